@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.modules import PATIENCE
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
 from support.turns import leave_out_sweeps
 
@@ -46,7 +47,7 @@ def ansible_playbook(tmp_path: Path) -> Callable[..., PlaybookRun]:
         *arguments: str,
         extra_vars: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
-        timeout: float = 120.0,
+        timeout: float = PATIENCE,
     ) -> PlaybookRun:
         if isinstance(playbook, list):
             playbook = write_yaml(tmp_path / f"playbook-{next(_numbers)}.yml", playbook)

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.sweep,
     pytest.mark.lab("kubernetes", "kafka", "postgresql", "s3", "feature_service"),
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 ONLY = ("-e", "window_only=rolling_upgrade")
 BAD_IMAGE = ("-e", "demo_bad_image=true")

@@ -38,7 +38,7 @@ class Site(BaseHTTPRequestHandler):
         else:
             self._count(1)
             if parts.path == "/held":
-                Site.released.wait(120)
+                Site.released.wait(600)
             self._send(WHO)
             self._count(-1)
 

@@ -113,7 +113,7 @@ class Job:
 
     def wait_until_stopped(self) -> None:
         """Wait until its controller has stopped itself (SIGSTOP)."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not any(_is_stopped(pid) for pid in self.find_processes()):
             assert self.process.poll() is None, self.finish().out
             assert time.monotonic() < deadline, "it did not stop"

@@ -31,6 +31,10 @@ SELECT nextval('counter');
 """
 
 
+PATIENCE = 120.0
+"""Seconds in which something comes about on a machine that is busy with other tests."""
+
+
 def quoted(name: str) -> str:
     """``name`` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
@@ -125,7 +129,7 @@ class Site:
 
     def wait_replayed(self) -> None:
         """Until every standby has what the primary has written so far."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not self.sql(
             "SELECT coalesce(bool_and(replay_lsn >= pg_current_wal_lsn()), false) FROM pg_stat_replication"
         )[0][0]:
@@ -134,7 +138,7 @@ class Site:
 
     def wait_unlocked(self) -> None:
         """Until the server has noticed that a killed run's session is gone."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         query = """SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
         while self.sql(query)[0][0]:

@@ -71,7 +71,7 @@ class _Handler(socketserver.BaseRequestHandler):
                 client = self.server.tls.wrap_socket(client, server_side=True)
             target = self._greet_socks(client) if self.server.kind == "socks5" else self._greet_http(client)
             if target is not None:
-                with socket.create_connection(target, 5) as server:
+                with socket.create_connection(target, 60) as server:
                     self._pass_on(client, server)
         client.close()
 

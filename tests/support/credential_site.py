@@ -156,7 +156,7 @@ class CredentialSite:
             "secret": SECRET,
             "roles": [self.a, self.b],
             "owner": self.owner,
-            "timeout": 30,
+            "timeout": 120,
             **options,
         }
 
@@ -220,7 +220,7 @@ class CredentialSite:
         ``more`` are further fields of the container.
         """
         variables = {"PGHOST": self.server.host, "PGPORT": self.server.port, "PGDATABASE": self.database.name}
-        variables |= {"PGCONNECT_TIMEOUT": 5, "SINK_HOST": sink.host, "SINK_PORT": sink.port}
+        variables |= {"PGCONNECT_TIMEOUT": 60, "SINK_HOST": sink.host, "SINK_PORT": sink.port}
         env: list[Json] = [{"name": name, "value": str(value)} for name, value in variables.items()]
         for name, key in (("PGUSER", "username"), ("PGPASSWORD", "password")):
             env.append({"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key}}})

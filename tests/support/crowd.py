@@ -47,13 +47,13 @@ def play_node(facts: Json, program: str, name: str, folder: Path) -> Iterator[st
         yield name
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
         server.request("DELETE", build_path("Node", "", name))
 
 
 def wait_until_ready(server: ApiServer, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until KWOK has made the node ready; if it ends, what it said is the failure."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while True:
         conditions = server.request("GET", build_path("Node", "", name))["status"].get("conditions") or []
         if any((entry["type"], entry["status"]) == ("Ready", "True") for entry in conditions):

@@ -80,7 +80,7 @@ class FakeRpk:
 
     def cluster_info(self) -> str:
         """``cluster info -c``."""
-        return f"{self.admin.cluster_id(timeout=5)}\n"
+        return f"{self.admin.cluster_id(timeout=60)}\n"
 
     def topic_list(self, topics: Sequence[str]) -> str:
         """``topic list NAME...``."""

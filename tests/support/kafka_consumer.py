@@ -32,7 +32,7 @@ def consumer(
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=120)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +127,16 @@ class AuditLog:
             log.seek(self.start)
             entries = [json.loads(line) for line in log if user in line and line.endswith("\n")]
         return [entry for entry in entries if entry["user"]["username"] == user]
+
+    def wait_for_rights(self, user: str, expected: set[Right], *, seconds: float = 60.0) -> set[Right]:
+        """Return the rights that a user has used, as soon as those expected are among them, or when time is up.
+
+        A request is logged after it was answered, and a watch when the server has noticed that its client has gone.
+        """
+        end = time.monotonic() + seconds
+        while expected - (used := self.read_rights(user)) and time.monotonic() < end:
+            time.sleep(0.2)
+        return used
 
     def read_rights(self, user: str) -> set[Right]:
         """Return the rights that a user has used, without those of everybody."""

@@ -19,7 +19,7 @@ APPLY = "application/apply-patch+yaml"
 JSON = "application/json"
 IDLE_SECONDS = 30
 """The server closes a connection on which nothing was asked for longer."""
-ATTEMPTS = 5
+ATTEMPTS = 60
 """How often a request is sent that the server puts off (429)."""
 RESOURCES = {
     "Namespace": ("api/v1", "namespaces"),

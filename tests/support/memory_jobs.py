@@ -84,7 +84,8 @@ class JobController:
         """Let a Job's pod end, and the Job with it: what announced its end stays beside it (Kubernetes 1.31)."""
         code = self.exit_codes.pop(0) if self.exit_codes else 0
         word = "Failed" if code else "Succeeded"
-        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": format_now()}
+        now = format_now()
+        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": now}
 
         def stop(pod: Json) -> None:
             container = {"name": "main", "state": {"terminated": ended}}
@@ -94,10 +95,10 @@ class JobController:
         reason = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
         why = reason if code else {}
         conditions = [
-            {"type": kind, "status": "True", "lastTransitionTime": format_now(), **why}
+            {"type": kind, "status": "True", "lastTransitionTime": now, **why}
             for kind in (("FailureTarget", "Failed") if code else ("SuccessCriteriaMet", "Complete"))
         ]
-        status = {"startTime": format_now(), word.lower(): 1, "conditions": conditions}
+        status = {"startTime": now, word.lower(): 1, "conditions": conditions}
         self._set_status(name, status)
 
     def _set_status(self, name: str, status: Json) -> None:

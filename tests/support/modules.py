@@ -19,6 +19,8 @@ from ._module_main import call
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MAIN = Path(__file__).with_name("_module_main.py")
+PATIENCE = 600.0
+"""Seconds until a module is taken for one that never ends; what it waits for has bounds of its own."""
 WARM = multiprocessing.get_context("forkserver")
 """Processes that have imported what Ansible brings itself, which is half of the time that a module takes."""
 WARM.set_forkserver_preload(["ansible.module_utils.basic"])
@@ -93,7 +95,7 @@ def start_module(
     return process
 
 
-def finish_module(process: subprocess.Popen[str], *, timeout: float = 120.0) -> ModuleRun:
+def finish_module(process: subprocess.Popen[str], *, timeout: float = PATIENCE) -> ModuleRun:
     """Wait for a started module and parse its result; a process that printed no JSON is an assertion error."""
     out, err = process.communicate(timeout=timeout)
     return _left(out, err, process.returncode)
@@ -112,7 +114,7 @@ def run_module(
     check: bool = False,
     diff: bool = True,
     env: dict[str, str] | None = None,
-    timeout: float = 120.0,
+    timeout: float = PATIENCE,
 ) -> ModuleRun:
     """Run module ``name`` with ``params`` to its end, in a process of its own: started for it if ``env`` is given."""
     if env is not None:

@@ -122,7 +122,7 @@ def run_client(lab: dict[str, Any], script: str, database: str = "") -> None:
     argv = ["mariadb", "--no-defaults", f"--socket={lab['mariadb']['primary']['socket']}", "-u", "root"]
     if database:
         argv.append(f"--database={database}")
-    subprocess.run([*argv, "--default-character-set=utf8mb4"], input=script.encode(), check=True, timeout=60)
+    subprocess.run([*argv, "--default-character-set=utf8mb4"], input=script.encode(), check=True, timeout=300)
 
 
 @contextmanager

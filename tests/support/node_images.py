@@ -33,4 +33,4 @@ def _run(facts: Json, node: Json, *arguments: str) -> str:
     program = Path(facts["kubectl"]).parent.parent / "trixie/containerd/usr/bin/ctr"
     address = Path(facts["kubeconfig"]).parent / node["name"] / "containerd.sock"
     argv = [str(program), "--address", str(address), "--namespace", "k8s.io", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout

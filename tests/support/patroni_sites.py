@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,8 +21,14 @@ from labkit.packages import cache
 from labkit.patroni_site import Node, Passwords, PatroniSite, make_certificates, make_passwords
 from labkit.process import kill, wait_gone, working_in
 
+from support.database_ports import find_port
+
 ADDRESS = "127.0.0.1"
+PATIENCE = 240.0
+"""Seconds in which a cluster gets somewhere on a machine that is busy with other tests."""
 Json = dict[str, Any]
+TIMEOUT = 240
+"""Seconds that a module has for what takes some on an idle machine."""
 TAGS: dict[str, Json] = {"east1": {"site": "a"}, "east2": {"site": "b"}, "east3": {"site": "b", "nofailover": True}}
 """Members of a cluster on two sites; the third must not lead."""
 
@@ -33,14 +38,7 @@ def find_etcd() -> Path:
     return next(cache().glob("trixie/etcd-server*/usr/bin/etcd"))
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server((ADDRESS, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     """The condition's value once it is true."""
     end = time.monotonic() + seconds
     while not (value := condition()):
@@ -53,8 +51,8 @@ class Etcd:
     """A DCS of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.address = f"{ADDRESS}:{free_port()}"
-        peer = f"http://{ADDRESS}:{free_port()}"
+        self.address = f"{ADDRESS}:{find_port()}"
+        peer = f"http://{ADDRESS}:{find_port()}"
         own = f"http://{self.address}"
         command = [str(find_etcd()), "--name", "patroni", "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync"]
         command += ["--listen-client-urls", own, "--advertise-client-urls", own, "--log-level", "warn"]
@@ -182,7 +180,7 @@ class Cluster:
             return state["state"] == "running" and set(self.nodes) - {leader} <= streams
         return False
 
-    def wait_whole(self, seconds: float = 60.0) -> str:
+    def wait_whole(self, seconds: float = PATIENCE) -> str:
         """The leader, once all are there."""
         wait_until(self.is_whole, f"{self.site.scope} is whole: {self.members()}", seconds)
         return self.leader()
@@ -196,7 +194,7 @@ class Cluster:
             user="postgres",
             password=self.site.passwords.superuser,
             dbname=database,
-            connect_timeout=2,
+            connect_timeout=10,
             target_session_attrs="any" if name else "read-write",
         )
         connection.autocommit = True
@@ -231,14 +229,14 @@ class Region:
         dcs: Json | None = None,
     ) -> Cluster:
         """Start a cluster; the first member bootstraps it."""
-        nodes = [Node(name, free_port(), free_port(), (tags or {}).get(name, {})) for name in members]
+        nodes = [Node(name, find_port(), find_port(), (tags or {}).get(name, {})) for name in members]
         site = PatroniSite(
             scope, self.folder, ADDRESS, self.etcd.address, nodes, self.passwords, self.pki, primary, dcs or {}
         )
         cluster = Cluster(site)
         self.clusters.append(cluster)
         cluster.start(members[0])
-        wait_until(lambda: cluster.leader() == members[0], f"{members[0]} leads {scope}", 60)
+        wait_until(lambda: cluster.leader() == members[0], f"{members[0]} leads {scope}")
         if members[1:]:
             cluster.start(*members[1:])
         cluster.wait_whole()

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from .modules import CHECKOUT
+from .modules import CHECKOUT, PATIENCE
 
 RECAP = re.compile(r"^(?P<host>\S+)\s+: (?P<counts>ok=\d+.*)$", re.MULTILINE)
 
@@ -121,7 +121,7 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def finish_playbook(process: subprocess.Popen[str], *, timeout: float = 120.0) -> PlaybookRun:
+def finish_playbook(process: subprocess.Popen[str], *, timeout: float = PATIENCE) -> PlaybookRun:
     """Wait for a started playbook; after ``timeout`` seconds its whole process group is killed and the wait raises."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -137,7 +137,7 @@ def run_playbook(
     *arguments: str,
     env: dict[str, str] | None = None,
     cwd: Path = CHECKOUT,
-    timeout: float = 120.0,
+    timeout: float = PATIENCE,
 ) -> PlaybookRun:
     """Run a playbook to its end."""
     return finish_playbook(start_playbook(playbook, *arguments, env=env, cwd=cwd), timeout=timeout)

@@ -52,6 +52,8 @@ def grant_all_but(superuser: Superuser, database: str, folder: Path, left_out: s
 
 def _run(superuser: Superuser, database: str, arguments: list[str | Path]) -> str:
     command = [str(part) for part in (PSQL, "-d", database, *arguments)]
-    done = subprocess.run(command, env=superuser.environment(), check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=superuser.environment(), check=False, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr

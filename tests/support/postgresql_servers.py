@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ import psycopg2
 from labkit.postgresql_programs import USER
 from psycopg2 import sql
 
+from support.database_ports import find_port
 from support.modules import ModuleRun, run_module
 from support.postgresql_rights import Superuser, grant_documented_rights
 
@@ -31,7 +31,8 @@ MAINTENANCE = "maintenance"
 BACKUP = "backup"
 FLUSHES_ON_DEMAND = 15
 """The first version with statistics in shared memory; before, a process collected them and wrote a file."""
-SECONDS = 30.0
+SECONDS = 120.0
+"""So long a condition is waited for, and the start or the end of a server: a machine may be busy with other tests."""
 BLOCK = 8192
 CONFIGURATION = """
 listen_addresses = '127.0.0.1'
@@ -280,7 +281,7 @@ def start_server(version: str, programs: Path, parent: Path) -> Iterator[Server]
     _run_as_postgres(
         programs / "initdb", "-D", data, "-N", "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", cwd=folder
     )
-    port = _find_free_port()
+    port = find_port()
     with (data / "postgresql.conf").open("a") as configuration:
         configuration.write(f"{CONFIGURATION}\nport = {port}\nunix_socket_directories = '{folder}'\n")
     _run_as_postgres(programs / "pg_ctl", "-D", data, "-l", folder / "log", "-w", "start", cwd=folder)
@@ -326,7 +327,7 @@ def crash_server(server: Server) -> None:
 def start_standby(primary: Server, *settings: str) -> Iterator[Server]:
     """Run a standby of a server of :func:`start_server`, which streams from it; ``settings`` are lines of its own."""
     folder = primary.folder / "standby"
-    data, port = folder / "data", _find_free_port()
+    data, port = folder / "data", find_port()
     folder.mkdir(mode=0o755)
     shutil.chown(folder, USER, USER)
     conninfo = f"host={primary.host} port={primary.port} user={USER} password={PASSWORD}"
@@ -352,15 +353,12 @@ def mount_small_volume(server: Server) -> Iterator[Path]:
     try:
         yield mount
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        # Lazily: a session that has just been closed may have a file of it open until its process has ended.
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
         mount.rmdir()
 
 
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _run_as_postgres(*command: str | Path, cwd: Path) -> None:
-    subprocess.run(["runuser", "-u", USER, "--", *map(str, command)], check=True, cwd=cwd, stdout=subprocess.DEVNULL)
+    argv = ["runuser", "-u", USER, "--", *map(str, command)]
+    environment = {**os.environ, "PGCTLTIMEOUT": f"{SECONDS:.0f}"}
+    subprocess.run(argv, check=True, cwd=cwd, env=environment, stdout=subprocess.DEVNULL)

@@ -11,13 +11,15 @@ from typing import Any
 
 from labkit.postgresql_programs import DEBIAN_VERSION
 
-from support.backups import Site, make_site, quoted
+from support.backups import PATIENCE, Site, make_site, quoted
 from support.modules import ModuleRun, run_module
 from support.postgresql_rights import grant_documented_rights
 from support.postgresql_servers import Server
 
 OWN_PUBLIC = 15
 """From this version on the schema public is the database owner's; before, it is the superuser's."""
+LET_IN = 0x4C455431
+"""The key of a lock."""
 PASSWORD = "canary-of-a-restore"  # noqa: S105 - of a role that a test makes
 SEED = """
 CREATE SCHEMA shop;
@@ -106,7 +108,7 @@ class Shop:
 
     def wait_left(self) -> None:
         """Until no session of a killed run is left."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         question = (
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops pg_restore%' AND usename = "
         )
@@ -149,7 +151,7 @@ def make_shop(
                 site.sql(f"CREATE ROLE {role}")
             fill_shop(shop, seed)
             grant_documented_rights(server.superuser, site.database, owner=shop.owner, restore=shop.account)
-            site.sql(f"GRANT CONNECT ON DATABASE lowtide TO {shop.account}")
+            let_in(site, f"GRANT CONNECT ON DATABASE lowtide TO {shop.account}")
             more = "" if server.version >= OWN_PUBLIC else " SUPERUSER"
             site.sql(f"ALTER ROLE {shop.account} PASSWORD '{PASSWORD}'{more}")
             site.sql(f"ALTER ROLE {shop.account} SET TimeZone = 'Asia/Tokyo'")
@@ -157,9 +159,14 @@ def make_shop(
         finally:
             shop.drop()
             site.sql(f"DROP DATABASE {quoted(site.database)} WITH (FORCE)", database="postgres")
-            site.sql(f"REVOKE CONNECT ON DATABASE lowtide FROM {shop.account}", database="postgres")
+            let_in(site, f"REVOKE CONNECT ON DATABASE lowtide FROM {shop.account}")
             for role in roles:
                 site.sql(f"DROP ROLE IF EXISTS {role}", database="postgres")
+
+
+def let_in(site: Site, statement: str) -> None:
+    """Change who may come into the database that all tests share, one at a time: the server refuses two at once."""
+    site.sql(f"SELECT pg_advisory_lock({LET_IN}); {statement}", database="postgres")
 
 
 def fill_shop(shop: Shop, seed: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,14 +83,17 @@ class ServiceSite:
         }
         return str(write_yaml(self.folder / "hosts.yml", {"all": {"children": children}}))
 
-    def run(self, host: str, *argv: str, stdin: str = "", check: bool = True) -> str:
-        """Run a command on a host as its administrator, and return what it prints."""
+    def make_command(self, host: str, *argv: str) -> list[str]:
+        """Return what runs a command on a host as its administrator."""
         address = next(entry["address"] for entry in self.facts["hosts"] if entry["name"] == host)
         options = shlex.split(self.facts["ssh_arguments"])
         login = ["ssh", *options, "-i", self.facts["admin_key"], f"{self.facts['admin_user']}@{address}"]
-        done = subprocess.run(
-            [*login, shlex.join(argv)], input=stdin, capture_output=True, text=True, timeout=60, check=False
-        )
+        return [*login, shlex.join(argv)]
+
+    def run(self, host: str, *argv: str, stdin: str = "", check: bool = True) -> str:
+        """Run a command on a host as its administrator, and return what it prints."""
+        command = self.make_command(host, *argv)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0 or not check, f"{host}: {argv}: {done.stderr}"
         return done.stdout
 
@@ -114,7 +118,7 @@ class ServiceSite:
     def start(self) -> None:
         """Have everything serve on all hosts, as it is where a test begins with services that run."""
         url = f"http://127.0.0.1:{self.find_port('api')}/ready"
-        wait = "import sys, time, urllib.request as u\nend = time.monotonic() + 30\nwhile True:\n    try:\n"
+        wait = "import sys, time, urllib.request as u\nend = time.monotonic() + 200\nwhile True:\n    try:\n"
         wait += f"        u.urlopen('{url}')\n        break\n    except OSError:\n"
         wait += "        if time.monotonic() > end: raise\n        time.sleep(0.1)\n"
 
@@ -149,6 +153,14 @@ class ServiceSite:
         url = f"http://127.0.0.1:{self.find_port('api')}/release"
         script = f"import urllib.request as u\ntry: print(u.urlopen('{url}').read().decode())\nexcept OSError: pass"
         return self.run(host, "python3", "-c", script).strip()
+
+
+def read_next_second() -> str:
+    """Return the next whole second as soon as it has come: whatever was started before is older than that."""
+    now = int(time.time())
+    while time.time() < now + 1:
+        time.sleep(0.05)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + 1))
 
 
 @contextmanager

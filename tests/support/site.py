@@ -23,7 +23,7 @@ from .modules import CHECKOUT
 
 INVENTORY = ("-i", str(CHECKOUT / "inventories/demo"))
 WINDOW = CHECKOUT / "maintenance-window.yml"
-CATCH_UP_SECONDS = 60
+CATCH_UP_SECONDS = 300
 """For so long workers that serve may be behind the topic."""
 
 
@@ -40,7 +40,7 @@ class Site:
 
     # -- Kubernetes -----------------------------------------------------------------------------------------------
 
-    def kubectl(self, *arguments: str, timeout: float = 60) -> str:
+    def kubectl(self, *arguments: str, timeout: float = 300) -> str:
         """The output of kubectl in the service's namespace."""
         kubernetes = self.facts["kubernetes"]
         command = [
@@ -149,7 +149,7 @@ class Site:
 
     def record_some(self) -> None:
         """Produce a few events and wait until they are recorded: in a new lab there is nothing to reconcile."""
-        self.produce(count=100, rate=100).communicate(timeout=60)
+        self.produce(count=100, rate=100).communicate(timeout=300)
         found = self.audit()
         assert found["ok"], found
 
@@ -218,7 +218,7 @@ class Site:
         self.kubectl("scale", "statefulset", self.service["worker"], "--replicas=4")
         for counted in ("replicas", "readyReplicas"):
             condition = f"--for=jsonpath={{.status.{counted}}}=4"
-            self.kubectl("wait", condition, f"statefulset/{self.service['worker']}", "--timeout=55s")
+            self.kubectl("wait", condition, f"statefulset/{self.service['worker']}", "--timeout=300s", timeout=310)
         image = self.service["images"][0 if release else 1]
         if set(self.images()) != {image}:
             self.use_image(image)

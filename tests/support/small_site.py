@@ -59,7 +59,7 @@ class Cluster:
         """Return the output of kubectl as the cluster's administrator."""
         command = [self.facts["kubectl"], "--kubeconfig", self.facts["kubeconfig"], "-n", self.namespace, *arguments]
         given = None if stdin is None else json.dumps(stdin)
-        done = subprocess.run(command, input=given, check=False, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(command, input=given, check=False, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
@@ -92,7 +92,7 @@ class Cluster:
         """Wait until every workload serves."""
         for resource in json.loads(self.kubectl("get", "statefulsets,deployments", "-o", "json"))["items"]:
             target = f"{resource['kind']}/{resource['metadata']['name']}"
-            self.kubectl("rollout", "status", target, "--timeout=60s")
+            self.kubectl("rollout", "status", target, "--timeout=300s")
 
 
 def describe_role(rules: list[Json]) -> Json:
@@ -148,7 +148,7 @@ def make_cluster(lab: Json, name: str) -> Iterator[Cluster]:
         cluster.kubectl("delete", "clusterrolebinding,clusterrole", name, "--ignore-not-found")
         try:
             # In the foreground, so that the consumers have left their group when this returns.
-            cluster.kubectl("delete", "statefulsets", "--all", "--cascade=foreground", "--timeout=60s")
+            cluster.kubectl("delete", "statefulsets", "--all", "--cascade=foreground", "--timeout=300s")
         finally:
             cluster.kubectl("delete", "namespace", name, "--wait=false")
 
@@ -167,7 +167,7 @@ def make_topic(lab: Json, name: str) -> Iterator[str]:
 
 def remove_group(admin: AdminClient, name: str) -> None:
     """Delete a group as soon as the last member has left it; it may not be there."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             admin.delete_consumer_groups([name])[name].result()
@@ -352,7 +352,7 @@ def describe_consumer(lab: Json, topic: str, database: str, owner: str) -> Json:
 def produce(lab: Json, topic: str) -> None:
     """Put events of the demo's kind into the topic."""
     command = [*lab["feature_service"]["producer"], "--topic", topic, "--count", "300", "--rate", "1000"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=300)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class SteadyWriter:
         if connection is not None:
             connection.close()
 
-    def wait_for(self, rows: int, seconds: float = 30.0) -> None:
+    def wait_for(self, rows: int, seconds: float = 120.0) -> None:
         """Until it has written so many more rows."""
         goal, end = len(self.acknowledged) + rows, time.monotonic() + seconds
         while len(self.acknowledged) < goal:
@@ -61,7 +61,7 @@ class SteadyWriter:
     def stop(self) -> None:
         """End it."""
         self._end.set()
-        self._thread.join(30)
+        self._thread.join(120)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[SteadyWriter]:

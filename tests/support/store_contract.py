@@ -185,7 +185,7 @@ def test_the_lock_ends_with_the_process_that_holds_it(backend: Backend) -> None:
     ready = context.Event()
     process = context.Process(target=hold_lock, args=(backend, ready))
     process.start()
-    assert ready.wait(10)
+    assert ready.wait(120)
     process.kill()
     process.join()
     with backend.connect().lock():
@@ -325,7 +325,7 @@ def test_of_controllers_that_start_together_one_wins(backend: Backend) -> None:
     processes = [context.Process(target=contend, args=(backend, barrier, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    outcomes = [results.get(timeout=60) for _ in range(3 * 40)]
+    outcomes = [results.get(timeout=300) for _ in range(3 * 40)]
     for process in processes:
         process.join()
     winners = []
@@ -346,11 +346,12 @@ def test_there_is_no_journal(store: Store) -> None:
 
 
 def test_events_come_back_in_order_with_their_times(connect: Callable[[], Store]) -> None:
-    before = connect().read_clock() - 1
+    # What an answer of an API server says is to the second, and late where this process has stood still meanwhile.
+    before = connect().read_clock() - 10
     written = [append(connect(), event) for event in (make_opened(), make_planned("db1"), make_closed())]
     assert connect().load(NAME) == written
     assert [type(event).__name__ for event in written] == ["WindowOpened", "StepPlanned", "WindowClosed"]
-    assert before <= written[0].at <= written[1].at <= written[2].at <= connect().read_clock() + 1
+    assert before <= written[0].at <= written[1].at <= written[2].at <= connect().read_clock() + 10
     assert connect().read_last_event(NAME) == written[-1]
 
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 METADATA, OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR, LIST_OFFSETS, API_VERSIONS = 3, 8, 9, 10, 2, 18
-DESCRIBE_GROUPS = 15
+SYNC_GROUP, DESCRIBE_GROUPS = 14, 15
 API_NAMES = {
     2: "ListOffsets",
     3: "Metadata",

@@ -55,7 +55,11 @@ def _describe_deployment(namespace: str, name: str, replicas: int, image: str) -
         "command": ["/usr/bin/python3.11", "/program/site.py"],
         "env": [{"name": "WHO", "value": name}],
         "ports": [{"name": "http", "containerPort": PORT}],
-        "readinessProbe": {"httpGet": {"path": "/healthz", "port": PORT}, "periodSeconds": 1},
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz", "port": PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+        },
         "volumeMounts": [{"name": "program", "mountPath": "/program"}],
     }
     pod = {
@@ -72,7 +76,7 @@ def _describe_deployment(namespace: str, name: str, replicas: int, image: str) -
     return _describe(namespace, "apps/v1", "Deployment", name, spec=spec)
 
 
-def fetch(address: str, path: str = "/", *, seconds: float = 10.0) -> str:
+def fetch(address: str, path: str = "/", *, seconds: float = 60.0) -> str:
     """Return what a pod answers. Raises OSError or HTTPException where it does not, or not with 200."""
     connection = http.client.HTTPConnection(address, PORT, timeout=seconds)
     try:
@@ -108,11 +112,11 @@ class HeldRequest:
     def release(self) -> str:
         """Let it be answered, and return the answer."""
         fetch(self.address, "/release")
-        self._thread.join(30)
+        self._thread.join(120)
         return self.answers[0]
 
     def _send(self) -> None:
-        self.answers.append(fetch(self.address, "/held", seconds=120))
+        self.answers.append(fetch(self.address, "/held", seconds=600))
 
 
 @dataclass
@@ -151,7 +155,7 @@ class Balancer:
         # Closing it while it is read would wait for the reader.
         self._socket.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(15)
+            thread.join(60)
         self._watch.close()
 
     def list_addresses(self) -> list[str]:
@@ -164,7 +168,7 @@ class Balancer:
             if endpoint["conditions"].get("ready")
         ]
 
-    def wait_for(self, who: str, more: int = 10, seconds: float = 20.0) -> None:
+    def wait_for(self, who: str, more: int = 10, seconds: float = 120.0) -> None:
         """Wait until the last ``more`` requests were answered by ``who``."""
         end = time.monotonic() + seconds
         while self.answers[-more:] != [who] * more:

@@ -260,7 +260,7 @@ def start_and_wait_in_maintenance(window: FastWindow, **variables: Any) -> Any:
     world = window.folder / "world"
     os.mkfifo(world / "go")
     process = window.start(maintain_role="orphan", **variables)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not (world / "started").exists():
         assert process.poll() is None, "it ended before its slow step began"
         assert time.monotonic() < end, "its slow step never began"
@@ -311,7 +311,7 @@ def test_a_run_whose_lease_passed_on_is_ended_with_its_step(window: FastWindow) 
     played = window.finish(process)
     assert played.rc == -signal.SIGTERM
     assert f"this run held it with token {held['token']}, and now bob@" in " ".join(played.out.split())
-    assert wait_for_end(pid, 30), "its step goes on"
+    assert wait_for_end(pid, 120), "its step goes on"
     assert window.world()["db1"]["dead"] == 100
 
 

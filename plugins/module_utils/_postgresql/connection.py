@@ -20,7 +20,7 @@ from ansible.module_utils.common.parameters import env_fallback
 from .._common.dependencies import require
 from .._common.errors import Refusal
 from .._common.retry import Deadline
-from .errors import connect_error, server_refused, sql_error
+from .errors import connect_error, find_decisive, server_refused, sql_error
 from .pooler import PID_SQL, is_pooled, refuse_shared_sessions
 from .time_limit import TimeLimit, end_process, find_address, find_places
 
@@ -298,7 +298,7 @@ def _connect(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any]) ->
             return psycopg2.connect(**{**keywords, "host": host})
         except psycopg2.OperationalError as error:
             errors.append(error)
-    raise connect_error(settings.target, *errors) from errors[-1]
+    raise connect_error(settings.target, *errors) from find_decisive(errors)
 
 
 def _connect_in_time(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.Any], deadline: Deadline) -> t.Any:
@@ -324,7 +324,8 @@ def _connect_in_time(psycopg2: t.Any, settings: Settings, keywords: dict[str, t.
                     raise connect_error(settings.target, error) from error
                 errors.append(error)
     # What was asked is told before a name that nobody could be asked by, unless that may be the primary's.
-    raise connect_error(settings.target, *errors, *unresolved) from (errors or unresolved)[-1]
+    errors += unresolved
+    raise connect_error(settings.target, *errors) from find_decisive(errors)
 
 
 _SOUND_POOLERS: set[Settings] = set()

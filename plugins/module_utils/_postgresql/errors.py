@@ -116,14 +116,16 @@ def _not_the_primary(error: Exception) -> bool:
     return re.search(_NOT_PRIMARY, str(error)) is not None
 
 
-def connect_error(target: str, *errors: Exception) -> Refusal:
-    """Return a failed connection to ``target`` (``host:port/database as user``) as a refusal.
+def find_decisive(errors: t.Sequence[Exception]) -> Exception:
+    """Return that error, of one for each host, which may be the primary's: first that of a host that did not answer, since
+    what the others know may be old, then what one answered that does not call itself a standby."""
+    return min(errors, key=lambda error: 2 if _not_the_primary(error) else 1 if server_refused(error) else 0)
 
-    Of several errors, one for each host, the one counts that may be the primary's: first that of a host that did not answer,
-    since what the others know may be old, then what one answered that does not call itself a standby.
-    """
-    decisive = min(errors, key=lambda error: 2 if _not_the_primary(error) else 1 if server_refused(error) else 0)
-    matched = one_line(str(decisive))
+
+def connect_error(target: str, *errors: Exception) -> Refusal:
+    """Return a failed connection to ``target`` (``host:port/database as user``) as a refusal. Of several errors, one for
+    each host, :func:`find_decisive` finds the one that counts."""
+    matched = one_line(str(find_decisive(errors)))
     text = "; ".join(one_line(str(error)) for error in errors)
     # The password is asked about first: with several hosts libpq joins one message for each.
     for pattern, problem, next_step in _CONNECT:

@@ -28,6 +28,8 @@ DIFFERENCES = {
     "selected": "the steps that window_only and window_skip choose",
 }
 """What is compared, in words; a value that is a digest is not told."""
+OF_THE_PUSH = {"revision", "version"}
+"""What changes with a push, also one that has nothing to do with this window."""
 
 
 def name_artifact(site: str, window: str) -> str:
@@ -64,10 +66,11 @@ def _digest(value: object) -> str:
 def refuse_other(request: Request, own: Shown, *, is_resumed: bool) -> None:
     """Raise Refusal where the check mode of this window, earlier in the workflow, has shown something else.
 
-    A job that is relaunched has the variables of then. It goes on with what was begun, and begins nothing else.
+    A job that is relaunched has the variables of then. Where it goes on with what was begun and came to no good end, it
+    may do so from a later push, but with the same steps on the same hosts.
     """
-    if is_resumed and request.job and request.job.get("launch") != "workflow":
-        return
+    goes_on = is_resumed and request.job and request.job.get("launch") != "workflow"
+    compared = {key: words for key, words in DIFFERENCES.items() if not goes_on or key not in OF_THE_PUSH}
     shown = request.approved
     if not isinstance(shown, Mapping) or not shown:
         if request.approved_only:  # AWX now and then hands on no artifact: awx#11821, #12750
@@ -79,7 +82,7 @@ def refuse_other(request: Request, own: Shown, *, is_resumed: bool) -> None:
         return
     differing = [
         words.format(f"{own[key] or 'unknown'} (shown was {shown.get(key) or 'unknown'})")
-        for key, words in DIFFERENCES.items()
+        for key, words in compared.items()
         if str(shown.get(key) or "") != own[key]
     ]
     if differing:

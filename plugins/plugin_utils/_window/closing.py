@@ -21,7 +21,7 @@ from .results import Result, make_stats
 from .rules import RESTORE
 from .session import OpenWindow, Session
 from .state import compute_state
-from .store import Store
+from .store import PATIENCE, Store
 from .verdict import leave_verdict
 
 DAY = 86400.0
@@ -32,7 +32,8 @@ MAX_ATTACHED = 400_000
 def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None) -> Result:
     """Record what was not reached, write the report, end the run of the occurrence, release the lease, remove old
     journals."""
-    with window.open_session(is_needed=True) as session:
+    # No step comes after it whose time a wait would take.
+    with window.open_session(patience=PATIENCE) as session:
         warnings = session.warnings
         record_failures(session)
         now = session.read_clock() if clock is None else clock()

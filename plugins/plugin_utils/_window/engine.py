@@ -29,7 +29,8 @@ from .events import (
 )
 from .results import Failure, Result, RoleResult, describe_error
 from .rules import Decision, HostContext
-from .session import OpenWindow, Session, StillSilentError
+from .session import OpenWindow, Session, StillSilentError, UnrecordedError, UnrecordedPlay
+from .store import SHORT_PATIENCE
 
 
 @dataclass(frozen=True)
@@ -109,18 +110,24 @@ class Engine:
         code of others, such as a lookup that waits.
         """
         digest: str | None = None
-        is_needed = False
+        patience: float | None = None
+        warnings: list[str] = []
         while True:
             try:
-                return self._try_to_begin(call, digest, is_needed=is_needed)
+                return self._try_to_begin(call, digest, patience=patience, warnings=warnings)
             except _DigestNeededError as needed:
                 preload(needed.step)
                 digest = "" if call.planning else call.digest(needed.step)
             except StillSilentError:
-                is_needed = True
+                patience = SHORT_PATIENCE
 
-    def _try_to_begin(self, call: StepCall, digest: str | None, *, is_needed: bool) -> Result:
-        with self.window.open_session(is_needed=is_needed) as session:
+    def _try_to_begin(
+        self, call: StepCall, digest: str | None, *, patience: float | None, warnings: list[str]
+    ) -> Result:
+        """``warnings`` are those of the tries before, and of this one."""
+        with self.window.open_session(patience=patience) as session:
+            warnings += session.warnings
+            session.warnings = warnings
             rules = session.rules
             if call.planning:
                 step = rules.declaration[call.step]
@@ -168,10 +175,25 @@ class Engine:
                 digest=_require_digest(digest, step),
                 reverted_by=reverting.name if reverting else None,
             )
-            session.append(started, durable=not step.reverts and not rules.restores)
+            if step.reverts or rules.restores:
+                session.append(started)
+            else:
+                self._record_start(session, number, started)
         elif decision.record:
             session.append(StepSkipped(step=step.name, host=call.host, why=decision.why, not_due=decision.not_due))
         return decision
+
+    def _record_start(self, session: Session, number: int, started: StepStarted) -> None:
+        """Record the start of a step that is only performed when that is on record."""
+        play = UnrecordedPlay(self.window.folder)
+        try:
+            session.append(started, durable=True)
+        except StillSilentError:
+            play.refuse(number)
+            raise
+        except UnrecordedError as error:
+            play.tell(number, error)
+            raise
 
     def _require_play(self, call: StepCall, play: Play) -> None:
         """Refuse a play that does not run the step as it is declared."""
@@ -254,8 +276,11 @@ class Engine:
                     reverts_all=session.rules.declaration.is_reverting_all(step),
                 )
             )
-            self._mark_inherited(session, step, call.host)
-        return {"changed": False, "msg": role.summary, "warnings": session.warnings}
+            inherited = self._revert_inherited(session, step, call.host)
+        warnings = session.warnings
+        if inherited and not self.window.check_mode:
+            warnings += self._tell_older(inherited)
+        return {"changed": False, "msg": role.summary, "warnings": warnings}
 
     def _find_step(self, session: Session, call: StepCall) -> Step:
         declaration = session.rules.declaration
@@ -287,23 +312,32 @@ class Engine:
             "warnings": session.warnings,
         }
 
-    def _mark_inherited(self, session: Session, step: Step, host: str) -> None:
-        """Tell the journals of older occurrences that what they left was reverted here, and nothing else."""
-        opened = session.rules.opened
-        for left in opened.inherited:
+    def _revert_inherited(self, session: Session, step: Step, host: str) -> list[tuple[str, StepReverted]]:
+        """Record what older occurrences had left and was reverted here; return it with the occurrence."""
+        inherited = []
+        for left in session.rules.opened.inherited:
             if left["reverted_by"] != step.name or (left["host"] != host and left["host"] in step.hosts):
                 continue
             reverted = StepReverted(
                 step=left["step"], host=left["host"], by=self.window.window_id, token=self.window.token
             )
             session.append(reverted)
-            if self.window.check_mode:
-                continue
-            try:
-                session.append_elsewhere(session.store.make_name(left["window_id"]), reverted)
-            except (OSError, Refusal) as error:  # the service is back; a next run settles that journal
-                problem = f"{left['step']} is reverted, and the journal of {left['window_id']} cannot be told ({error})"
-                session.append(StepFailed(step="journal", host=left["host"], error=problem))
+            inherited.append((left["window_id"], reverted))
+        return inherited
+
+    def _tell_older(self, inherited: list[tuple[str, StepReverted]]) -> list[str]:
+        """Tell the journals of older occurrences that what they left was reverted here, and nothing else. Nothing keeps
+        it for later, so that a store that was silent a moment ago is asked again, unless what others have to revert
+        needs the time. Return warnings."""
+        window = self.window
+        with window.open_session(patience=SHORT_PATIENCE if window.is_renewed(window.store) else None) as session:
+            for window_id, reverted in inherited:
+                try:
+                    session.append_elsewhere(session.store.make_name(window_id), reverted)
+                except (OSError, Refusal) as error:  # the service is back; a next run settles that journal
+                    problem = f"{reverted.step} is reverted, and the journal of {window_id} cannot be told ({error})"
+                    session.append(StepFailed(step="journal", host=reverted.host, error=problem))
+        return session.warnings
 
     def fail_step(self, call: StepCall, *, error: Any, task: Any) -> Result:
         """Record that the step, or its planning, failed; the play goes on."""

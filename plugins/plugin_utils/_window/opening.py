@@ -31,7 +31,7 @@ from .rules import RESTORE, WindowRules, describe_pending
 from .schedule import EARLY, Schedule, explain_lateness
 from .session import Controller, OpenWindow, make_copy
 from .state import WindowState
-from .store import Store
+from .store import PATIENCE, Store
 from .store_file import make_readable
 from .succession import Succession
 from .verdict import leave_verdict
@@ -250,7 +250,7 @@ class Opening:
             keep_days=request.keep_days,
             shown=build.shown,
         )
-        with window.open_session(is_needed=True) as session:
+        with window.open_session(patience=PATIENCE) as session:
             session.append(opened, durable=True)
             for failure in build.failures:
                 session.append(failure)
@@ -357,7 +357,7 @@ class WindowBuilder:
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
         if not self._is_rehearsal:
-            refuse_other(request, self.shown, is_resumed=resumed is not None)
+            refuse_other(request, self.shown, is_resumed=resumed is not None and not resumed.finished)
         begins = now
         if resumed is None and not request.start:
             begins = self._find_declared(now) or now

@@ -35,7 +35,7 @@ from .processes import ENVIRONMENT_MARK
 from .renewal import SIGN, Moment, Sign, read_tick
 from .rules import WindowRules
 from .state import WindowState, compute_state
-from .store import LeaseForgotten, Store, StoreUnreachable
+from .store import PATIENCE, SHORT_PATIENCE, LeaseForgotten, LeaseOutdated, Store, StoreUnreachable
 from .store_file import FileStore, make_slug
 
 Written = TypeVar("Written")
@@ -111,12 +111,13 @@ class OpenWindow:
         return cls(**{**values, "place": place})
 
     @contextmanager
-    def open_session(self, *, is_needed: bool = False) -> Iterator[Session]:
+    def open_session(self, *, patience: float | None = None) -> Iterator[Session]:
         """Hold the lock with the journal read. Raise LeaseLost when another run has taken over the site.
 
         Where the store does not answer, the session is of what this run knows, and keeps what is appended. Raise
-        OpsError when the lease may have passed to another run meanwhile. ``is_needed``: the store is asked also where
-        it did not answer a moment ago, since nothing can be done without it.
+        OpsError when the lease may have passed to another run meanwhile. ``patience`` is for how many seconds a store
+        is asked that did not answer the last time, where nothing can be done without it; None: it is left alone for
+        ASK_INTERVAL.
         """
         store, silence = self.store, Silence(Path(self.folder, "lowtide_window_silent"))
         with ExitStack() as stack:
@@ -124,28 +125,62 @@ class OpenWindow:
             stack.enter_context(_lock(self.folder))
             self._refuse_loss(store)
             try:
-                if not is_needed:
-                    silence.refuse()
-                # What is to be reverted has only the time of the lease. One that answers the renewer is only slow.
-                if silence.is_on and self._measure_age(store) > 2 * find_interval(store.ttl):
-                    store.shorten_patience()
+                if silence.is_on:
+                    self._bear(silence, store, patience)
                 with silence.listen():
                     stack.enter_context(store.lock())
                     events = store.load(self.journal)
                     if not self.check_mode:
                         # After the journal was read: what another owner has written since is not what was read.
-                        store.check(self.token)
+                        self._check_token(store)
             except OSError as error:
                 if not isinstance(error, LeaseForgotten):  # that was just read: nobody has the site
                     self._require_lease(store, error)
                 store.shorten_patience()  # for what is asked all the same
-                session = Session(self, store, self.known.load(self.local_name), error=error, is_needed=is_needed)
+                session = Session(self, store, self.known.load(self.local_name), error=error, patience=patience)
             else:
-                session = Session(self, store, events, is_needed=is_needed)
+                forgotten = self._keep_forgotten(events)
+                session = Session(self, store, events, patience=patience)
+                session.warnings += forgotten
                 stack.callback(session.keep)  # with what it writes
                 self._keep_lease(session)
                 session.write_kept()
             yield session
+
+    def _bear(self, silence: Silence, store: Store, patience: float | None) -> None:
+        """Ask a store that did not answer the last time for a shorter time, or not yet."""
+        left = store.ttl - MARGIN - self._measure_age(store)
+        if patience is None:
+            if left > 0:  # after that nothing can be done without its answer
+                silence.refuse()
+            # What is to be reverted has only the time of the lease. One that answers the renewer is only slow.
+            patience = PATIENCE if self.is_renewed(store) else SHORT_PATIENCE
+        store.shorten_patience(max(SHORT_PATIENCE, min(patience, left)))
+
+    def _keep_forgotten(self, journal: Sequence[Event]) -> list[str]:
+        """Keep those events that this run has written and the store has lost since, with the lease that was written
+        before them (a failover to a standby that lagged): they are true, and written again. Return warnings."""
+        if self.check_mode or self.known.count_lines(self.local_name) <= len(journal):
+            return []
+        known = self.known.load(self.local_name)
+        forgotten = known[len(journal) :]
+        if not are_same(journal, known[: len(journal)]):
+            return []
+        kept = self.fallback.load(self.local_name)
+        if kept[: len(forgotten)] != forgotten:
+            self.fallback.create()
+            self.fallback.copy(self.local_name, [*forgotten, *kept])
+        return [f"the store has lost the last {len(forgotten)} events of this window; they are written once more"]
+
+    def _check_token(self, store: Store) -> None:
+        """Raise unless this run holds the lease. An earlier one that is over is nobody's, like one that is forgotten:
+        any other run may take it."""
+        try:
+            store.check(self.token)
+        except LeaseOutdated as error:
+            if store.is_expired():
+                raise LeaseForgotten(f"{error}, which is over") from error
+            raise
 
     def _refuse_loss(self, store: Store) -> None:
         """Raise LeaseLost where the renewer has found that another run holds the site, and ends this one."""
@@ -167,6 +202,15 @@ class OpenWindow:
         """What this run has read of its journal."""
         return FileStore(Path(self.folder, "lowtide_window_known"))
 
+    @property
+    def fallback(self) -> FileStore:
+        """What its journal has not, and this run has to write there."""
+        return FileStore(Path(self.folder, "lowtide_window_fallback"))
+
+    def is_renewed(self, store: Store) -> bool:
+        """Return whether the process that renews the lease has done so of late."""
+        return self._measure_age(store) <= 2 * find_interval(store.ttl)
+
     def _measure_age(self, store: Store) -> float:
         """Return the seconds since the lease was renewed; its whole time where that is not known."""
         age = self.sign.measure_age()
@@ -180,7 +224,7 @@ class OpenWindow:
         """
         store, sign = session.store, self.sign
         age = self._measure_age(store)
-        if self.check_mode or age <= 2 * find_interval(store.ttl):
+        if self.check_mode or self.is_renewed(store):
             return
         why = sign.read_error() or "it left no error: it was ended, or is stuck"
         begun = Moment.now()
@@ -208,6 +252,11 @@ class OpenWindow:
                 "another run may hold it",
                 next_step="Bring it back, then run the window again, or restore_service",
             ) from error
+
+
+def are_same(events: Sequence[Event], others: Sequence[Event]) -> bool:
+    """Return whether they are the same events; a store gives each its own time."""
+    return [replace(event, at=0.0) for event in events] == [replace(event, at=0.0) for event in others]
 
 
 @contextmanager
@@ -239,6 +288,9 @@ class Silence:
         begun = read_tick()
         try:
             yield
+        except (LeaseForgotten, LeaseOutdated):  # an answer, however long it took
+            self._path.unlink(missing_ok=True)
+            raise
         except StoreUnreachable as error:
             if read_tick() - begun >= WAITED:
                 with suppress(OSError):  # no room: it is waited for the next time as well
@@ -260,6 +312,32 @@ class StillSilentError(StoreUnreachable):
     """The store did not answer a moment ago, and was not asked again."""
 
 
+class UnrecordedError(OpsError):
+    """What may only be done on record cannot be recorded, so it is not done."""
+
+
+class UnrecordedPlay:
+    """The file that tells that a host of a play was refused, since its start could not be recorded. Its step has failed
+    with that: the others of the play are refused alike, and do not wait for the store one after another."""
+
+    def __init__(self, folder: str) -> None:
+        self._path = Path(folder, "lowtide_window_unrecorded")
+
+    def tell(self, number: int, error: UnrecordedError) -> None:
+        """Tell it of the play ``number`` of the window."""
+        with suppress(OSError):  # no room: the next host asks once more
+            self._path.write_text(json.dumps([number, error.obj, error.problem, error.next_step]), encoding="utf-8")
+
+    def refuse(self, number: int) -> None:
+        """Raise UnrecordedError where a host of the play ``number`` was refused."""
+        try:
+            refused, obj, problem, next_step = json.loads(self._path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # none was; or what was told is cut off by a full disk
+            return
+        if refused == number:
+            raise UnrecordedError(obj=obj, problem=problem, next_step=next_step)
+
+
 def make_copy(folder: str) -> FileStore:
     """Return the private store of a run in check mode."""
     return FileStore(Path(folder, "lowtide_window_check"))
@@ -276,20 +354,18 @@ class Session:
         journal: Sequence[Event],
         *,
         error: OSError | None = None,
-        is_needed: bool = False,
+        patience: float | None = None,
     ) -> None:
         self.window = window
         self.store = store
         self._error = error
-        self._is_needed = is_needed
+        self._patience = patience
         # Apart from that of what is read: a commit without its standby, an etcd without room.
         self._silence = Silence(Path(window.folder, "lowtide_window_takes_no_writes"))
         self.warnings: list[str] = []
-        self._fallback = FileStore(Path(window.folder, "lowtide_window_fallback"))
+        self._fallback = window.fallback
         kept = self._fallback.load(window.local_name)
-        self._is_doubled = bool(
-            journal and kept and replace(journal[-1], at=0.0) == replace(kept[0], at=0.0)
-        )  # it was written, and the answer was lost
+        self._is_doubled = bool(kept) and are_same(journal[-1:], kept[:1])  # it was written, and the answer was lost
         self.lost = kept[1:] if self._is_doubled else kept
         """Events that the journal has not, so that this run still reverts what it started. Nothing is written past
         them: they are the last ones, since nobody else writes this journal."""
@@ -299,12 +375,17 @@ class Session:
     def write(self, action: Callable[[], Written]) -> Written:
         """Return what a write to the store gives. Raise OSError; StillSilentError where one was waited for a moment
         ago, and something can be done without this one."""
-        if not self._is_needed:
+        if self._patience is None:
             self._silence.refuse()
         if self._silence.is_on:  # whatever the renewer says: it may write its lease, and no journal be taken
-            self.store.shorten_patience()
-        with self._silence.listen():
-            return action()
+            self.store.shorten_patience(SHORT_PATIENCE if self._patience is None else self._patience)
+        try:
+            with self._silence.listen():
+                return action()
+        except StoreUnreachable:
+            if self._patience is not None:  # what follows is not waited for as long once more
+                self._patience = SHORT_PATIENCE
+            raise
 
     def write_kept(self) -> None:
         """Write what was kept while the store did not answer; what cannot be written stays kept."""
@@ -353,8 +434,8 @@ class Session:
 
     def append(self, event: Event, *, durable: bool = False) -> None:
         """Add an event of this run. ``durable``: nothing may be done that is not on record, so a journal that cannot be
-        written raises OpsError, and StillSilentError where a session that needs it has to ask; other events are then
-        kept until it can."""
+        written raises UnrecordedError, and StillSilentError where a session that needs it has to ask; other events are
+        then kept until it can."""
         event = replace(event, token=self.window.token)
         try:
             if self._error is not None:
@@ -364,7 +445,7 @@ class Session:
             if durable and isinstance(error, StillSilentError):
                 raise
             if durable:
-                raise OpsError(
+                raise UnrecordedError(
                     obj=f"journal of {self.window.window_id} in {self.store.location}",
                     problem=f"it cannot be written ({error})",
                     next_step="Make room there, or bring its server back, then run the window again; "

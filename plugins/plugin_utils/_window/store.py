@@ -42,7 +42,8 @@ class StoreUnreachable(OSError):
 
 class LeaseForgotten(StoreUnreachable):
     """The store answers that nobody holds the lease of this run any more, and that no later run had it: it has lost
-    what was written last (a failover, a copy that was restored), or somebody has removed it."""
+    what was written last (a failover, a copy that was restored), or somebody has removed it. A lease that is on record
+    then was given back, or its process has ended, or its time is over."""
 
 
 class LeaseOutdated(StoreUnreachable):
@@ -65,9 +66,9 @@ class Store(ABC):
     """Token and last renewal of a lease that this process has seen unrenewed for its whole time, whatever that time
     stamp says."""
 
-    def shorten_patience(self) -> None:
-        """Ask only for a moment from now on."""
-        self.patience = min(self.patience, SHORT_PATIENCE)
+    def shorten_patience(self, seconds: float = SHORT_PATIENCE) -> None:
+        """Ask for so many seconds at most from now on."""
+        self.patience = min(self.patience, seconds)
 
     @property
     @abstractmethod
@@ -217,15 +218,17 @@ class Store(ABC):
 def explain_holder(source: str, token: int, held: LeaseRecord | None) -> LeaseLost | StoreUnreachable:
     """Return the error of a run that holds the lease with ``token``, where ``held`` is what is on record now.
 
-    Tokens rise, so that no lease, or a released one of a token before, is no other owner's.
+    Tokens rise, so that no lease, or one of a token before that was given back or whose process has ended, is no other
+    owner's.
     """
-    if held is None or (held.token < token and held.released):
-        known = "no lease" if held is None else f"that of token {held.token}, which was given back"
+    liveness = "dead" if held is None or held.released else held.owner.check_liveness()
+    if held is None or (held.token < token and liveness == "dead"):
+        known = "no lease" if held is None else f"that of token {held.token}, which is over"
         return LeaseForgotten(
             f"lease {source}: this run holds it with token {token}, and the store has {known}: it has lost what was "
             "written last, or somebody has removed it"
         )
-    if held.token < token and held.owner.check_liveness() != "alive":
+    if held.token < token and liveness == "unknown":
         return LeaseOutdated(
             f"lease {source}: this run holds it with token {token}, and the store has that of token {held.token}: it "
             "has lost what was written last"

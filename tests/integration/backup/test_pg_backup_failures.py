@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -203,8 +204,8 @@ def test_the_deadline_ends_a_backup_that_waits(real_site: Site) -> None:
         with holder.cursor() as cursor:
             cursor.execute("LOCK TABLE feature IN ACCESS EXCLUSIVE MODE")
             begun = time.monotonic()
-            run = run_module("pg_backup", real_site.params(timeout=3))
-            assert time.monotonic() - begun < 30
+            run = run_module("pg_backup", real_site.params(timeout=6, lock_timeout=600))
+            assert time.monotonic() - begun < 100
     assert run.failed
     assert run["error"]["object"] == "table public.feature"
     assert "raise lock_timeout and timeout" in run["error"]["next_step"]
@@ -291,10 +292,26 @@ def test_a_server_that_stays_busy_ends_the_run(real_site: Site) -> None:
     real_site.nothing_left()
 
 
-def test_no_secret_is_seen_anywhere(real_site: Site, unique_name: Callable[..., str]) -> None:
+LOOKED_AT = """#!/bin/sh
+case "$1" in --version) ;; *) while [ ! -e {place}/seen ]; do sleep 0.05; done ;; esac
+exec {program} "$@"
+"""
+
+
+def make_slow_pg_dump(folder: Path) -> None:
+    """Programs of which pg_dump begins when the file ``seen`` is there."""
+    for program in ("pg_dumpall", "pg_restore", "zstd"):
+        (folder / program).symlink_to(shutil.which(program) or "")
+    wrapper = folder / "pg_dump"
+    wrapper.write_text(LOOKED_AT.format(place=folder, program=shutil.which("pg_dump")))
+    wrapper.chmod(0o755)
+
+
+def test_no_secret_is_seen_anywhere(real_site: Site, unique_name: Callable[..., str], tmp_path: Path) -> None:
     """A canary password is on no command line while the backup runs, and in no result, message or object."""
     canary, role = "canary-7f3a-secret", unique_name("role", separator="_")
     real_site.sql(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{canary}'")
+    make_slow_pg_dump(tmp_path)
     lines: set[bytes] = set()
     done = threading.Event()
 
@@ -302,9 +319,11 @@ def test_no_secret_is_seen_anywhere(real_site: Site, unique_name: Callable[..., 
         while not done.is_set():
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
-                    lines.add(path.read_bytes())
+                    lines.add(line := path.read_bytes())
                 except (FileNotFoundError, ProcessLookupError):
                     continue
+                if b"-Fc" in line and bytes(tmp_path / "pg_dump") in line:
+                    (tmp_path / "seen").touch()
 
     watcher = threading.Thread(target=sample)
     watcher.start()
@@ -318,7 +337,7 @@ def test_no_secret_is_seen_anywhere(real_site: Site, unique_name: Callable[..., 
             for option, value in params.items()
             if option not in ("passfile", "credentials_file", "profile")
         }
-        good = run_module("pg_backup", params)
+        good = run_module("pg_backup", params | {"bin_dir": str(tmp_path)})
         bad = run_module("pg_backup", params | {"bucket": "lt-no-such-bucket"})
     finally:
         done.set()

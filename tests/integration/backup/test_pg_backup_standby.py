@@ -18,7 +18,7 @@ import pytest
 from labkit.postgresql_programs import DEBIAN_VERSION, USER
 
 from ansible_collections.lowtide.ops.plugins.module_utils._postgresql.pings import PERIOD
-from support.backups import Site, make_site
+from support.backups import PATIENCE, Site, make_site
 from support.modules import ModuleRun, run_module
 from support.postgresql_servers import PASSWORD, Server, damage_table, start_server, start_standby
 from support.s3_proxy import Fault, Request, s3_proxy
@@ -61,7 +61,7 @@ class Pair:
 
     def wait_until(self, question: str) -> None:
         """Wait until the standby says yes."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not self.ask(question):
             assert time.monotonic() < end, f"never: {question}"
             time.sleep(0.05)
@@ -234,7 +234,7 @@ def test_a_proxy_that_ends_idle_connections_does_not_end_a_backup(pair: Pair, se
         return None
 
     with (
-        TcpProxy(primary.host, primary.port, idle=1.4 * PERIOD) as proxy,
+        TcpProxy(primary.host, primary.port, idle=1.7 * PERIOD) as proxy,
         s3_proxy(pair.site.server["endpoint_url"], rule) as store,
     ):
         options = {"login_port": proxy.port, "bin_dir": str(primary.programs), "endpoint_url": store.url}

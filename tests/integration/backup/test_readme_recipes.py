@@ -120,7 +120,7 @@ class Recipe(NamedTuple):
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
             start_new_session=True,  # without a terminal, psql reads passwords from its standard input
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -45,7 +45,7 @@ def test_a_bucket_that_refuses_does_not_keep_a_disk_full(
         "cleanup_files": [{**entry, "path": str(tmp_path / "none")}, {**entry, "path": str(tmp_path)}],
         "cleanup_objects": [{"bucket": "nobody-has-made-this", "prefix": "", "older_than": "30d"}],
     }
-    run = ansible_playbook([play], extra_vars=variables, timeout=100)
+    run = ansible_playbook([play], extra_vars=variables, timeout=400)
     assert run.rc != 0
     told = " ".join(run.stdout.split())
     assert "No such file" in told

@@ -141,7 +141,7 @@ def test_killed_between_two_batches(real_artifacts: Artifacts) -> None:
 
     with s3_proxy(real_artifacts.server["endpoint_url"], kill_second) as proxy:
         process = start_module("s3_expiry", {**make_params(real_artifacts), "endpoint_url": proxy.url})
-        process.communicate(timeout=120)
+        process.communicate(timeout=600)
     assert len(batches) == 2
     refuse_many_requests(proxy)
     left = real_artifacts.names() - set(BESIDE)

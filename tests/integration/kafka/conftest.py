@@ -48,7 +48,7 @@ class Bus:
     def set(self, offsets: Mapping[int, int], group: str | None = None, topic: str | None = None) -> None:
         """Commit offsets for a group without members."""
         rows = [TopicPartition(topic or self.topic, number, offset) for number, offset in offsets.items()]
-        name, deadline = group or self.group, time.monotonic() + 30
+        name, deadline = group or self.group, time.monotonic() + 120
         while True:
             answer = self.admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(name, rows)])[name].result()
             errors = [row.error for row in answer.topic_partitions if row.error is not None]
@@ -61,11 +61,11 @@ class Bus:
         made = NewTopic(topic, partitions, 1, config={"retention.ms": "-1", **config})
         self.admin.create_topics([made])[topic].result()
         logs = {TopicPartition(topic, number): OffsetSpec.latest() for number in range(partitions)}
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while any(future.exception() for future in self.admin.list_offsets(logs).values()):
             assert time.monotonic() < deadline, f"the partitions of {topic} do not answer"
             # librdkafka keeps metadata without leaders for good, and every later question fails by them.
-            self.admin.list_topics(topic, timeout=10)
+            self.admin.list_topics(topic, timeout=60)
 
     def produce(self, topic: str, partitions: int = PARTITIONS, records: int = RECORDS) -> None:
         """So many records into each partition, a minute apart."""
@@ -73,7 +73,7 @@ class Bus:
         for number in range(partitions):
             for minute in range(records):
                 producer.produce(topic, b"x", partition=number, timestamp=FIRST + 60_000 * minute)
-        assert producer.flush(20) == 0
+        assert producer.flush(120) == 0
 
     def remove_records(self, starts: Mapping[int, int]) -> None:
         """As retention does: the logs of the test's topic start at these offsets then."""

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.lab("kafka")
 Json = dict[str, Any]
 DOCUMENTED: dict[str, list[dict[str, str]]] = load_yaml(Path("docs/kafka-acls.yml"))
 GROUP, TOPIC = "feature-workers", "feature-events"
-SECONDS = 30.0
+SECONDS = 120.0
 """How long a broker may take until it knows of an ACL."""
 
 
@@ -113,7 +113,7 @@ def cluster(lab_facts: Json, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         producer = Producer(broker.settings(ADMIN))
         for number in range(PARTITIONS * RECORDS):
             producer.produce(TOPIC, b"x", partition=number % PARTITIONS)
-        assert producer.flush(60) == 0
+        assert producer.flush(120) == 0
         bus.set(dict.fromkeys(range(PARTITIONS), 4))
         yield Cluster(broker, bus)
 

@@ -7,6 +7,7 @@ A proxy before the real broker (``support.tcp_proxy``) holds, drops or cuts the 
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -49,9 +50,9 @@ def test_killed_then_run_again(bus: Bus, where: str, declared: dict[str, Any]) -
     )
     with KafkaProxy(HOST, PORT, **held) as proxy:
         process = start_module("rpk_group", params(bus, proxy, offsets=[declared]))
-        assert proxy.held.wait(30)
+        assert proxy.held.wait(120)
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         assert bus.undo.exists()
         assert bus.offsets() == (AT_FOUR if where == "before the commit" else AT_END)
     again = run_module("rpk_group", params(bus, offsets=[declared]))
@@ -169,7 +170,7 @@ def test_a_topic_without_leaders_for_a_while_is_asked_again(bus: Bus) -> None:
 
 def test_a_topic_that_stays_without_leaders_is_named(bus: Bus) -> None:
     with KafkaProxy(HOST, PORT, alter=Leaderless(bus.topic, times=1000)) as proxy:
-        failed = run_module("rpk_group", params(bus, proxy, request_timeout=1.0))
+        failed = run_module("rpk_group", params(bus, proxy, request_timeout=3.0))
         assert not proxy.counts[OFFSET_COMMIT]
     assert failed.failed
     assert f"reading the log of {bus.topic}[" in failed.msg
@@ -181,7 +182,7 @@ def test_a_broker_that_does_not_get_ready_is_named(bus: Bus) -> None:
     """Bounded by request_timeout; nothing is committed."""
     unready = Unready(bus.topic, 75, times=1000)
     with KafkaProxy(HOST, PORT, alter=unready) as proxy:
-        failed = run_module("rpk_group", params(bus, proxy, request_timeout=1.0))
+        failed = run_module("rpk_group", params(bus, proxy, request_timeout=3.0))
         assert not proxy.counts[OFFSET_COMMIT]
     assert failed.failed
     assert not failed.changed
@@ -213,7 +214,7 @@ def test_commit_that_never_arrived_is_repeated(bus: Bus) -> None:
 def test_commit_that_never_arrives_is_reported_as_not_done(bus: Bus) -> None:
     """After the deadline: failed, not changed, every partition where it was."""
     with KafkaProxy(HOST, PORT, drop_request=OFFSET_COMMIT, cut_times=1000) as proxy:
-        failed = run_module("rpk_group", params(bus, proxy, request_timeout=2.0))
+        failed = run_module("rpk_group", params(bus, proxy, request_timeout=4.0))
     assert failed.failed
     assert not failed.changed
     assert not failed["error"]["refused"]
@@ -223,15 +224,20 @@ def test_commit_that_never_arrives_is_reported_as_not_done(bus: Bus) -> None:
     assert bus.offsets() == AT_FOUR
 
 
+class Vanishing(KafkaProxy):
+    """Has no answers to OffsetFetch any more from its cut on."""
+
+    def cut(self, client: socket.socket) -> None:
+        """Hold them before the client can ask again."""
+        self.release.clear()
+        super().cut(client)
+
+
 def test_what_a_commit_did_is_not_guessed(bus: Bus) -> None:
     """Committed, but the bus is gone before it can be read back: says that it is not known, and a further run tells."""
-    with KafkaProxy(HOST, PORT, cut_before_answer=OFFSET_COMMIT, hold_answer=OFFSET_FETCH, cut_times=1) as proxy:
+    with Vanishing(HOST, PORT, cut_before_answer=OFFSET_COMMIT, hold_answer=OFFSET_FETCH, cut_times=1) as proxy:
         proxy.release.set()
-        process = start_module("rpk_group", params(bus, proxy, request_timeout=2.0))
-        while not proxy.cuts and process.poll() is None:
-            proxy.held.wait(0.01)
-        proxy.release.clear()
-        failed = finish_module(process)
+        failed = run_module("rpk_group", params(bus, proxy, request_timeout=4.0))
     assert "what it did is not known" in failed.msg
     assert failed.failed
     assert bus.offsets() == AT_END
@@ -247,8 +253,8 @@ def test_partial_success_is_reported_as_what_it_is(bus: Bus, unique_name: Callab
     bus.set({0: 1, 1: 1}, topic=other)
     declared = [{"topic": bus.topic, "to": "end"}, {"topic": other, "to": "end"}]
     with KafkaProxy(HOST, PORT, hold_request=OFFSET_COMMIT) as proxy:
-        process = start_module("rpk_group", params(bus, proxy, offsets=declared))
-        assert proxy.held.wait(30)
+        process = start_module("rpk_group", params(bus, proxy, offsets=declared, request_timeout=60.0))
+        assert proxy.held.wait(120)
         bus.remove([other], [])
         proxy.release.set()
         failed = finish_module(process)
@@ -266,8 +272,9 @@ def test_partial_success_is_reported_as_what_it_is(bus: Bus, unique_name: Callab
 def test_member_that_joins_after_the_plan(bus: Bus) -> None:
     """The broker refuses; nothing has moved, and the result says so."""
     with KafkaProxy(HOST, PORT, hold_request=OFFSET_COMMIT) as proxy:
-        process = start_module("rpk_group", params(bus, proxy))
-        assert proxy.held.wait(30)
+        # A member needs seconds to join: so long the commit is on its way.
+        process = start_module("rpk_group", params(bus, proxy, request_timeout=60.0))
+        assert proxy.held.wait(120)
         with consumer(bus.brokers, bus.group, bus.topic):
             proxy.release.set()
             failed = finish_module(process)

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from support.kafka_consumer import CLIENT_ID, consumer
 from support.modules import ModuleRun, finish_module, run_module, start_module
-from support.tcp_proxy import DESCRIBE_GROUPS, LIST_OFFSETS, OFFSET_FETCH, KafkaProxy
+from support.tcp_proxy import DESCRIBE_GROUPS, LIST_OFFSETS, OFFSET_FETCH, SYNC_GROUP, KafkaProxy
 
 from .conftest import Bus
 
@@ -119,7 +119,7 @@ def test_a_topic_that_is_deleted_while_it_is_read_is_gone(bus: Bus, unique_name:
     with KafkaProxy("10.77.0.1", 9092, hold_request=LIST_OFFSETS) as proxy:
         options = {"brokers": [proxy.address], "topics": [doomed], "request_timeout": 5.0}
         process = start_module("rpk_group_info", options)
-        assert proxy.held.wait(30)
+        assert proxy.held.wait(120)
         bus.remove([doomed], [])
         proxy.release.set()
         failed = finish_module(process)
@@ -131,7 +131,7 @@ def test_a_topic_that_is_deleted_while_it_is_read_is_gone(bus: Bus, unique_name:
 def test_backlog_is_waited_for(bus: Bus) -> None:
     """Until every record has been read; the totals are those of topic and group."""
     with consumer(bus.brokers, bus.group, bus.topic, consume=True):
-        done = info(bus, bus.group, topics=[bus.topic], wait_for={"states": ["stable"], "max_lag": 0, "timeout": 30.0})
+        done = info(bus, bus.group, topics=[bus.topic], wait_for={"states": ["stable"], "max_lag": 0, "timeout": 120.0})
     assert not done.failed, done.msg
     group, topic = done["groups"][0], done["topics"][0]
     assert group["total_lag"] == 0
@@ -153,18 +153,25 @@ def test_deadline_names_what_is_missing(bus: Bus) -> None:
 
 def test_a_static_member_outlives_its_process(bus: Bus) -> None:
     """Closed, it is still in the group: the message says why, and a wait that is longer than its session ends well."""
-    settings = {
-        "bootstrap.servers": bus.brokers,
-        "group.id": bus.group,
-        "group.instance.id": "worker-0",
-        "session.timeout.ms": 6000,
-    }
-    joined: list[bool] = []
-    member = Consumer(settings)
-    member.subscribe([bus.topic], on_assign=lambda *_: joined.append(True))
-    while not joined:
-        assert member.poll(20) is not None, "it was assigned nothing"
-    member.close()
+
+    def join_and_end(milliseconds: int) -> None:
+        """Be the member, with a session of this length, and end."""
+        settings = {
+            "bootstrap.servers": bus.brokers,
+            "group.id": bus.group,
+            "group.instance.id": "worker-0",
+            "session.timeout.ms": milliseconds,
+        }
+        joined: list[bool] = []
+        member = Consumer(settings)
+        member.subscribe([bus.topic], on_assign=lambda *_: joined.append(True))
+        deadline = time.monotonic() + 120
+        while not joined:
+            assert time.monotonic() < deadline, "it was assigned nothing"
+            member.poll(1)
+        member.close()
+
+    join_and_end(120_000)  # longer than what is asked meanwhile takes
     late = info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 0.5})
     assert late.failed
     assert "group.instance.id worker-0" in late.msg
@@ -172,6 +179,7 @@ def test_a_static_member_outlives_its_process(bus: Bus) -> None:
     assert "session.timeout.ms after its last heartbeat" in late.msg
     refused = run_module("rpk_group", {**bus.params, "offsets": [{"to": "start"}]})
     assert "worker-0 is a static member (group.instance.id)" in refused["error"]["next_step"]
+    join_and_end(6_000)
     assert info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 60.0})["condition_met"]
 
 
@@ -210,26 +218,30 @@ def test_the_identity_can_be_asked_for_alone(bus: Bus) -> None:
 
 
 def test_members_that_join_are_a_rebalance_and_are_waited_for(bus: Bus) -> None:
-    """Two real members of a new group: for its first 3 s (the broker's default) it rebalances, then it is stable."""
-    settings = {"bootstrap.servers": bus.brokers, "group.id": bus.group}
-    members = [Consumer(settings), Consumer(settings)]
-    try:
-        for member in members:
-            member.subscribe([bus.topic])
-        deadline = time.monotonic() + 20
-        early = info(bus, bus.group)
-        while early["groups"][0]["state"] == "empty":
-            assert time.monotonic() < deadline, "no member joins"
-            early = info(bus, bus.group)
-        assert early["groups"][0]["state"] == "rebalancing"
-        refused = run_module("rpk_group", {**bus.params, "offsets": [{"to": "start"}]})
-        assert "it is rebalancing with" in refused.msg
-        waited = info(bus, bus.group, wait_for={"states": ["stable"], "timeout": 30.0})
-        assert not waited.failed, waited.msg
-        assert (waited["groups"][0]["state"], waited["groups"][0]["member_count"]) == ("stable", 2)
-    finally:
-        for member in members:
-            member.close()
+    """Two real members of a new group: it rebalances until they have shared out its partitions, which is held up here."""
+    with KafkaProxy("10.77.0.1", 9092, hold_request=SYNC_GROUP) as proxy:
+        settings = {"bootstrap.servers": proxy.address, "group.id": bus.group, "session.timeout.ms": 120_000}
+        members = [Consumer(settings), Consumer(settings)]
+        try:
+            for member in members:
+                member.subscribe([bus.topic])
+            deadline = time.monotonic() + 120
+            early = info(bus, bus.group)["groups"][0]
+            while early["member_count"] < len(members):
+                assert early["state"] == ("rebalancing" if early["member_count"] else "empty")
+                assert time.monotonic() < deadline, "the members do not join"
+                early = info(bus, bus.group)["groups"][0]
+            assert early["state"] == "rebalancing"
+            refused = run_module("rpk_group", {**bus.params, "offsets": [{"to": "start"}]})
+            assert "it is rebalancing with 2 members" in refused.msg
+            proxy.release.set()
+            waited = info(bus, bus.group, wait_for={"states": ["stable"], "timeout": 120.0})
+            assert not waited.failed, waited.msg
+            assert (waited["groups"][0]["state"], waited["groups"][0]["member_count"]) == ("stable", 2)
+        finally:
+            proxy.release.set()
+            for member in members:
+                member.close()
 
 
 def test_a_member_that_does_not_answer_holds_the_group_in_its_rebalance(bus: Bus) -> None:
@@ -246,7 +258,7 @@ def test_a_member_that_does_not_answer_holds_the_group_in_its_rebalance(bus: Bus
         while not joined:
             first.poll(1)
         second.subscribe([bus.topic])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while (read := info(bus, bus.group))["groups"][0]["state"] == "stable":
             assert time.monotonic() < deadline, "the second member does not join"
         assert read["groups"][0]["state"] == "rebalancing"
@@ -292,20 +304,26 @@ def test_a_consumer_without_membership_is_found_by_its_commits(bus: Bus) -> None
     """It assigns partitions to itself, so its group is empty while it consumes."""
     member = Consumer({"bootstrap.servers": bus.brokers, "group.id": bus.group, "enable.auto.commit": False})
     member.assign([TopicPartition(bus.topic, 0, 0)])
+
+    def commit_next(key: int, frame: bytes) -> bytes:
+        """Commit another offset before each answer that tells offsets is passed on, so that the next one differs."""
+        if key == OFFSET_FETCH:
+            commits.append(len(commits) % 10)
+            member.commit(offsets=[TopicPartition(bus.topic, 0, commits[-1])], asynchronous=False)
+        return frame
+
+    commits: list[int] = []
     try:
-        assert info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 5.0})["condition_met"]
+        assert info(bus, bus.group, wait_for={"states": ["empty"], "timeout": 60.0})["condition_met"]
         params = {"names": [bus.group], "wait_for": {"states": ["empty"], "idle_for": 2.0, "timeout": 4.0}}
-        process = start_module("rpk_group_info", {"brokers": [bus.brokers], **params})
-        offset = 0
-        while process.poll() is None:
-            offset = (offset + 1) % 10
-            member.commit(offsets=[TopicPartition(bus.topic, 0, offset)], asynchronous=False)
-        found = finish_module(process)
+        with KafkaProxy("10.77.0.1", 9092, alter=commit_next) as proxy:
+            found = run_module("rpk_group_info", {"brokers": [proxy.address], **params})
+        assert len(commits) > 1
         assert "its offsets have stood still for" in found.msg
         assert "assigns partitions to itself" in found.msg
     finally:
         member.close()
-    quiet = info(bus, bus.group, wait_for={"states": ["empty"], "idle_for": 1.0, "timeout": 10.0})
+    quiet = info(bus, bus.group, wait_for={"states": ["empty"], "idle_for": 1.0, "timeout": 60.0})
     assert not quiet.failed, quiet.msg
     assert quiet["waited"] >= 1.0
 

@@ -90,7 +90,7 @@ def test_a_group_that_has_read_every_event_has_no_lag(transactions: Transactions
     for _number in range(EVENTS):
         transactions.send()
     assert transactions.consume(EVENTS) == 2 * EVENTS - 1
-    read = transactions.info(wait_for={"max_lag": 0, "timeout": 20.0})
+    read = transactions.info(wait_for={"max_lag": 0, "timeout": 60.0})
     assert not read.failed, read.msg
     (row,) = read["groups"][0]["partitions"]
     assert (row["committed"], row["log_end"], row["lag"]) == (2 * EVENTS - 1, 2 * EVENTS, 0)
@@ -106,7 +106,7 @@ def test_aborted_events_are_no_lag_and_an_unread_one_is(transactions: Transactio
     transactions.consume(1)
     transactions.send(commit=False)
     transactions.send(commit=False)
-    done = transactions.info(wait_for={"max_lag": 0, "timeout": 20.0})
+    done = transactions.info(wait_for={"max_lag": 0, "timeout": 60.0})
     assert not done.failed, done.msg
     transactions.send()
     left = transactions.info(wait_for={"max_lag": 0, "timeout": 1.0})
@@ -124,7 +124,7 @@ def test_an_open_transaction_is_lag_and_is_named(transactions: Transactions) -> 
     ranges = [{"topic": transactions.topic, "partition": 0, "start": 0, "end": 3}]
     assert "a transaction is open from offset 2 on" in transactions.info(count_records=ranges).msg
     transactions.producer.abort_transaction(30)
-    assert not transactions.info(wait_for={"max_lag": 0, "timeout": 20.0}).failed
+    assert not transactions.info(wait_for={"max_lag": 0, "timeout": 60.0}).failed
 
 
 @pytest.mark.procedure("A9")
@@ -164,7 +164,7 @@ def test_offsets_that_a_transaction_is_about_to_commit_are_waited_for(
         transactions.producer.begin_transaction()
         position = [TopicPartition(bus.topic, 0, 6)]
         transactions.producer.send_offsets_to_transaction(position, group.consumer_group_metadata(), 30)
-        early = set_offsets([{"to": "end"}], request_timeout=1.0)
+        early = set_offsets([{"to": "end"}], request_timeout=3.0)
         assert "UNSTABLE_OFFSET_COMMIT" in early.msg
         assert "transaction.timeout.ms" in early.msg
         assert not bus.undo.exists()

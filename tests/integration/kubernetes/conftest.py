@@ -14,6 +14,7 @@ import pytest
 from labkit.postgresql_programs import VERSIONS
 
 from support.credential_site import CredentialSite, make_site
+from support.held_pods import HeldPods
 from support.http_proxy import upstream
 from support.kubernetes_account import (
     describe_account,
@@ -32,7 +33,11 @@ from support.traffic_site import Balancer, describe_site
 
 Json = dict[str, Any]
 
-
+PATIENCE = 120.0
+"""Seconds in which controllers and kubelets do anything, also where they stand still for several of them."""
+PROBE_SECONDS = 5
+"""What a probe may take, unless a test says otherwise: by default that is one second, for a program that is started."""
+PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 PATHS = {
     "Namespace": "api/v1//namespaces",
     "Pod": "api/v1/{}/pods",
@@ -129,7 +134,7 @@ class Namespace:
         """As somebody else would."""
         self.request("PATCH", kind, name, {"spec": {"replicas": replicas}}, type_="merge-patch+json", manager=manager)
 
-    def wait(self, what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Until ``condition`` holds."""
         end = time.monotonic() + seconds
         while not condition():
@@ -159,6 +164,7 @@ class Namespace:
     def workload(self, name: str, /, *, kind: str = "StatefulSet", replicas: int = 1, **pod: Any) -> Json:
         """A workload of pods that do nothing and end at once; ``pod`` adds to their container, or to their spec (``spec``)."""
         spec = pod.pop("spec", {})
+        pod |= {probe: {"timeoutSeconds": PROBE_SECONDS, **pod[probe]} for probe in PROBES if probe in pod}
         container = {"name": "main", "image": self.facts["images"][0], "command": ["sleep", "100000"], **pod}
         template = {
             "metadata": {"labels": {"app": name}},
@@ -184,6 +190,14 @@ def proxy(lab: Json) -> Iterator[KubernetesProxy]:
     """A counting and failing proxy before the API server."""
     with KubernetesProxy(lab["kubernetes"]["kubeconfig"]) as one:
         yield one
+
+
+@pytest.fixture
+def held_pods(lab: Json, tmp_path: Path) -> HeldPods:
+    """Pods that become ready when the test says so, which they may from the beginning."""
+    made = HeldPods(lab["kubernetes"], tmp_path / "held")
+    made.let_ready()
+    return made
 
 
 @pytest.fixture
@@ -303,10 +317,17 @@ def define(space: Namespace, definition: Json) -> None:
     """Create a definition and wait until it is served."""
     space.apply(definition)
     name = definition["metadata"]["name"]
-    space.wait(f"{name} served", lambda: served(space, name))
+    space.wait(f"{name} served", lambda: served(space, definition))
 
 
-def served(space: Namespace, name: str) -> bool:
-    """Whether the definition is established and its path answers."""
-    status = space.get("CustomResourceDefinition", name).get("status", {})
-    return any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions") or [])
+def served(space: Namespace, definition: Json) -> bool:
+    """Whether the definition is established and its path answers, which comes a moment later."""
+    status = space.get("CustomResourceDefinition", definition["metadata"]["name"]).get("status", {})
+    if not any(one["type"] == "Established" and one["status"] == "True" for one in status.get("conditions") or []):
+        return False
+    spec = definition["spec"]
+    path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+    try:
+        return ApiServer(space.facts).ask("GET", path)[0] == http.client.OK
+    except json.JSONDecodeError:
+        return False  # what is not there is said in plain text

@@ -36,6 +36,8 @@ cursor.execute("INSERT INTO " + os.environ["TABLE"] + " VALUES (%s)", (before + 
 print("schema version", before + 1, flush=True)
 """
 """A migration that fails when another one runs at the same time: the database itself sees to it."""
+UNTIL_GO = "until [ -e /shared/go ]; do sleep 0.1; done"
+"""Go on when a file is there, in a folder of ``share_folder``."""
 
 
 def describe_shell(namespace: Namespace, script: str, **spec: Any) -> Json:
@@ -45,9 +47,22 @@ def describe_shell(namespace: Namespace, script: str, **spec: Any) -> Json:
     return {"backoffLimit": 0, "template": {"spec": pod}, **spec}
 
 
+def share_folder(namespace: Namespace, template: Json, folder: Path) -> Json:
+    """Mount a folder of this machine in the pods of a Job, at /shared; return the Job's spec."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+    pod = template["template"]["spec"]
+    pod |= {
+        "nodeName": namespace.facts["nodes"][0]["name"],
+        "volumes": [{"name": "shared", "hostPath": {"path": str(folder)}}],
+    }
+    pod["containers"][0]["volumeMounts"] = [{"name": "shared", "mountPath": "/shared"}]
+    return template
+
+
 def run(namespace: Namespace, *, check: bool = False, **params: Any) -> ModuleRun:
     """Run k8s_job with the key ``k``, unless another one is given."""
-    return namespace.module(JOB, check=check, **{"name_prefix": "job", "key": "k", "timeout": 60, **params})
+    return namespace.module(JOB, check=check, **{"name_prefix": "job", "key": "k", "timeout": 300, **params})
 
 
 def list_names(namespace: Namespace) -> list[str]:

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 ROLLOUT = "k8s_rollout"
 NOTE = "lowtide.ops/rollout"
 RULES = read_rules("Role", "lowtide-rollout")
-QUICK: Json = {"failure_grace_factor": 0.05, "timeout": 100}
+QUICK: Json = {"failure_grace_factor": 0.05, "timeout": 300}
 """Judge what waiting does not mend early."""
 BAD_IMAGE = "10.77.0.1:1/none:1"
 SCRIPT = """
@@ -31,6 +31,8 @@ if [ -n "$CRASH" ]; then echo "cannot go on"; exit 3; fi
 if [ -n "$EAT" ]; then exec tail /dev/zero; fi
 exec sleep 100000
 """
+SOUND: Json = {"readinessProbe": {"exec": {"command": ["sh", "-c", '[ -z "$CRASH$EAT" ]']}, "periodSeconds": 1}}
+"""For pods that are to fail: without a probe they would be ready for the moment in which they run."""
 KINDS = ("Deployment", "Parallel", "OrderedReady")
 """A Deployment, and a StatefulSet of each policy."""
 
@@ -68,7 +70,7 @@ def serves(namespace: Namespace, kind: str, replicas: int) -> bool:
 
 def roll_out(namespace: Namespace, kind: str, **params: Any) -> ModuleRun:
     """Roll out ``w``."""
-    return namespace.module(ROLLOUT, kind=kind, name="w", **{"timeout": 60, **params})
+    return namespace.module(ROLLOUT, kind=kind, name="w", **{"timeout": 300, **params})
 
 
 def check_done(run: ModuleRun) -> ModuleRun:
@@ -118,10 +120,13 @@ class Onlooker:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _look(self) -> None:
-        while not self._end.wait(0.2):
+        """Look every moment, and once more at the end."""
+        is_end = False
+        while not is_end:
+            is_end = self._end.wait(0.2)
             for name, question in self._questions.items():
                 if name not in self.moments and question(self._server):
                     self.moments[name] = time.monotonic()

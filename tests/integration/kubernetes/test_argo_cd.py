@@ -62,7 +62,7 @@ def test_what_an_application_would_put_back_is_refused(namespace: Namespace, sta
 def test_who_put_the_template_back_is_told(namespace: Namespace, stand_in: ArgoCdStandIn) -> None:
     """Where the guard was switched off; nothing is undone over what Argo CD wrote."""
     first = namespace.facts["images"][0]
-    run = roll_out(namespace, "StatefulSet", image=namespace.facts["images"][1], guards=[], timeout=60)
+    run = roll_out(namespace, "StatefulSet", image=namespace.facts["images"][1], guards=[], timeout=120)
     assert run.failed, tell(run)
     assert f"its pod template was changed by {MANAGER} while it was rolled out" in run.msg
     assert run["rolled_back"] is False
@@ -79,9 +79,9 @@ def test_an_application_without_the_replicas_lets_it_be_stopped(
     namespace.apply(describe_application("shop"))
     with ArgoCdStandIn(namespace.facts, namespace.name, git) as stand_in:
         namespace.ready("StatefulSet", "w", 1)
-        stopped = stop(namespace, "StatefulSet/w", timeout=30)
+        stopped = stop(namespace, "StatefulSet/w", timeout=120)
         assert not stopped.failed, stopped.msg
-        started = start(namespace, "StatefulSet/w", timeout=30)
+        started = start(namespace, "StatefulSet/w", timeout=120)
         assert not started.failed, started.msg
         refused = roll_out(namespace, "StatefulSet", image=namespace.facts["images"][1])
     assert "Argo CD application shop" in refused.msg

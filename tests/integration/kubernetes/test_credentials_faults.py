@@ -47,7 +47,7 @@ def make_pod(site: CredentialSite, name: str = "client") -> None:
 def remove_pod(site: CredentialSite, name: str = "client") -> None:
     """Remove it, and wait until it is gone."""
     site.space.request("DELETE", "Pod", name, {"gracePeriodSeconds": 0}, type_="json")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while any(pod["metadata"]["name"] == name for pod in site.space.list("Pod")):
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -367,7 +367,7 @@ def connect_to(there: Server, site: CredentialSite, user: str, password: str) ->
 
 def wait_for_login(there: Server, site: CredentialSite, password: str) -> None:
     """Wait until a standby has a password."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not site.may_login(site.a, password, host=there.host, port=there.port):
         assert time.monotonic() < end
         time.sleep(0.05)

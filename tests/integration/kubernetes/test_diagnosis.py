@@ -54,7 +54,7 @@ def check_no_secret(text: str) -> None:
 
 
 def wait_for(
-    namespace: Namespace, kind: str, name: str, reason: str, seconds: float = 60, *, words: str = "", **params: Any
+    namespace: Namespace, kind: str, name: str, reason: str, seconds: float = 180, *, words: str = "", **params: Any
 ) -> ModuleRun:
     """Diagnose until the verdict is this one and its message has these words."""
     runs: list[ModuleRun] = []
@@ -83,7 +83,7 @@ def test_a_crash_loop_shows_the_end_of_the_previous_log_without_secrets(
     )
     env = [*refer_to_secret("P"), *refer_to_secret("U", key="url"), {"name": "DB_PASSWORD", "value": URL_VALUE}]
     namespace.apply(namespace.workload("w", kind=kind, replicas=2, command=["sh", "-c", script], env=env))
-    namespace.wait("every container was restarted", lambda: count_restarts(namespace) >= [1, 1], 60)
+    namespace.wait("every container was restarted", lambda: count_restarts(namespace) >= [1, 1])
     # Until both wait for their next start: while one of them runs, without a probe, it counts as ready.
     folder = str(tmp_path / "evidence")
     run = wait_for(namespace, kind, "w", "crash_loop", words="1 other pod alike", evidence_folder=folder)
@@ -143,7 +143,7 @@ def test_an_oom_kill_that_is_over_is_history(namespace: Namespace) -> None:
     limits = {"limits": {"memory": "24Mi"}}
     pod: Json = {"command": ["sh", "-c", once], "volumeMounts": mounts, "resources": limits, "spec": volume}
     namespace.apply(namespace.workload("w", kind="Deployment", **pod))
-    namespace.wait("it was killed once", lambda: count_restarts(namespace) == [1], 60)
+    namespace.wait("it was killed once", lambda: count_restarts(namespace) == [1])
     namespace.ready("Deployment", "w", 1)
     verdict = diagnose(namespace, "Deployment", "w")["verdict"]
     assert (verdict["reason"], verdict["current"]) == ("oom_killed", False)
@@ -185,8 +185,8 @@ def test_a_failing_readiness_probe_and_the_service_that_has_no_endpoint(namespac
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "api"}}
     service["spec"] = {"selector": {"app": "w"}, "ports": [{"port": 80}]}
     namespace.apply(service, namespace.workload("w", kind="Deployment", readinessProbe=probe))
-    namespace.wait("the kubelet says it", lambda: any(e["reason"] == "Unhealthy" for e in namespace.list("Event")), 60)
-    run = wait_for(namespace, "Deployment", "w", "probe_failing")
+    namespace.wait("the kubelet says it", lambda: any(e["reason"] == "Unhealthy" for e in namespace.list("Event")))
+    run = wait_for(namespace, "Deployment", "w", "probe_failing", words="No such file")
     verdict = run["verdict"]
     assert "readiness probe of container main fails (command cat /no-such-file" in verdict["message"]
     assert "No such file" in verdict["message"]
@@ -201,7 +201,7 @@ def test_a_liveness_probe_that_kills_is_the_cause_and_not_the_crash(namespace: N
     probe = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     readiness = {"exec": {"command": ["true"]}, "initialDelaySeconds": 30}
     namespace.apply(namespace.workload("w", kind="Deployment", livenessProbe=probe, readinessProbe=readiness))
-    namespace.wait("it was killed", lambda: bool(count_restarts(namespace)) and count_restarts(namespace)[0] >= 1, 60)
+    namespace.wait("it was killed", lambda: bool(count_restarts(namespace)) and count_restarts(namespace)[0] >= 1)
     run = wait_for(namespace, "Deployment", "w", "probe_failing")
     assert "liveness probe of container main fails (command false" in run["verdict"]["message"]
     assert [other["reason"] for other in run["others"] if other["reason"] == "crash_loop"] == []
@@ -281,10 +281,17 @@ def test_a_healthy_workload_whose_group_does_not_consume(namespace: Namespace) -
     namespace.ready("StatefulSet", "w", 2)
     partitions = [{"topic": "t", "partition": number, "member_id": None, "lag": 7} for number in range(3)]
     group = {"name": "workers", "state": "empty", "member_count": 0, "total_lag": 21, "partitions": partitions}
-    run = diagnose(namespace, "StatefulSet", "w", consumer_group_state={"groups": [group]})
+    runs: list[ModuleRun] = []
+
+    def has_written() -> bool:
+        """A container counts as ready when it is started, which is before it has written anything."""
+        runs.append(diagnose(namespace, "StatefulSet", "w", consumer_group_state={"groups": [group]}))
+        return sorted(len(log["text"].splitlines()) for log in runs[-1]["logs"]) == [30, 30]
+
+    namespace.wait("both logs are there as a whole", has_written)
+    run = runs[-1]
     assert run["verdict"]["reason"] == "group_not_consuming"
     assert "0 of 3 partitions assigned, 0 members, lag 21" in run["verdict"]["message"]
-    assert sorted(len(log["text"].splitlines()) for log in run["logs"]) == [30, 30]
 
 
 def describe_daemon(namespace: Namespace, name: str) -> Json:
@@ -313,7 +320,7 @@ def test_an_account_with_the_documented_rights_reads_everything(namespace: Names
         assert [line for line in run["unreadable"] if "grant get nodes" not in line] == []
         assert [(log["reason"], log["text"]) for log in run["logs"] if log["reason"] != "it is empty"] == []
     documented = expand(read_rules("Role", "lowtide-diagnosis"))
-    used = audit.read_rights(name_user(namespace.name))
+    used = audit.wait_for_rights(name_user(namespace.name), documented)
     assert used - documented == set(), "used, and not documented"
     assert documented - used == set(), "documented, and not used"
 

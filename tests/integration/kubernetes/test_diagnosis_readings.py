@@ -69,7 +69,7 @@ def test_a_sidecar_is_asked_at_its_own_port(namespace: Namespace, connect: Conne
     assert "the API server could not ask it" in silent["verdict"]["message"]
     assert silent["verdict"]["message"].endswith("1 other pod alike")
     assert diagnose(metric="rq_renamed")["verdict"]["reason"] == "reading_missing"
-    used = audit.read_rights(name_user(namespace.name))
+    used = audit.wait_for_rights(name_user(namespace.name), {Right("get", "", "pods/proxy")})
     assert used - expand(rules) == set(), "used, and not documented"
     assert Right("get", "", "pods/proxy") in used
 

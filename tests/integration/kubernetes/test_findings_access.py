@@ -101,7 +101,7 @@ def test_in_a_pod_its_account_is_used(namespace: Namespace, in_pod: Callable[...
     audit = AuditLog(namespace.facts)
     run = in_pod()
     assert not run.failed, run.msg
-    assert audit.read(name_user(namespace.name))
+    namespace.wait("it is in the log", lambda: bool(audit.read(name_user(namespace.name))))
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_a_start_is_waited_for_through_a_proxy(namespace: Namespace, token: str,
     apply_ready(namespace, namespace.workload("w"))
     kubeconfig = str(write_kubeconfig(tmp_path / "kubeconfig", cluster, {"token": token}))
     with ForwardProxy() as proxy:
-        options: Json = {"kubeconfig": kubeconfig, "env": {**NO_PROXY_SET, "HTTPS_PROXY": proxy.url}, "timeout": 30}
+        options: Json = {"kubeconfig": kubeconfig, "env": {**NO_PROXY_SET, "HTTPS_PROXY": proxy.url}, "timeout": 120}
         for run in (stop(namespace, "StatefulSet/w", **options), start(namespace, "StatefulSet/w", **options)):
             assert not run.failed, run.msg
         assert proxy.targets

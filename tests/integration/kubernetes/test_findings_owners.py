@@ -67,9 +67,9 @@ def test_a_tool_that_leaves_the_replicas_alone_is_in_nobody_s_way(namespace: Nam
     apply_as(namespace, workload, "argocd-controller")
     namespace.set_replicas("StatefulSet", "w", 2, manager="kubectl-scale")
     namespace.ready("StatefulSet", "w", 2)
-    stopped = stop(namespace, "StatefulSet/w", timeout=30)
+    stopped = stop(namespace, "StatefulSet/w", timeout=120)
     assert not stopped.failed, stopped.msg
-    started = start(namespace, "StatefulSet/w", timeout=30)
+    started = start(namespace, "StatefulSet/w", timeout=120)
     assert not started.failed, started.msg
     assert read_replicas(namespace, "StatefulSet", "w") == [2]
 
@@ -80,5 +80,5 @@ def test_a_label_of_helm_alone_is_no_owner(namespace: Namespace) -> None:
     workload["metadata"]["labels"] = ARGO_CD_LABEL
     apply_as(namespace, workload, "helm")
     namespace.ready("StatefulSet", "w", 1)
-    stopped = stop(namespace, "StatefulSet/w", timeout=30)
+    stopped = stop(namespace, "StatefulSet/w", timeout=120)
     assert not stopped.failed, stopped.msg

@@ -19,7 +19,7 @@ from support.kubernetes_server import ApiServer
 from .conftest import Namespace
 from .steps import SCALE, WORKLOAD, apply_ready, name_workloads, stop
 
-pytestmark = [pytest.mark.alone, pytest.mark.lab("kubernetes", "kwok"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.alone, pytest.mark.lab("kubernetes", "kwok")]
 Json = dict[str, Any]
 EXHAUSTIVE = os.environ.get("LOWTIDE_EXHAUSTIVE") == "1"
 CROWD, REPLICAS = (5_000, 1_000) if EXHAUSTIVE else (1_000, 200)
@@ -29,8 +29,8 @@ BUDGET_SECONDS = 1.0
 """Of processor time, for the first look at a namespace with so many pods; what a look at an empty one costs is left out."""
 GROWTH = 12
 """Of the processor time for five times as many pods: five times as much is linear, 25 times its square."""
-NOISE_SECONDS = 0.05
-"""What two measurements of the same differ by on a busy machine."""
+NOISE_SECONDS, NOISE_SHARE = 0.05, 0.1
+"""What two measurements of the same differ by on a busy machine, at least, and as a share of what is measured."""
 NEVER_READY: Json = {"readinessProbe": {"exec": {"command": ["false"]}}}
 
 
@@ -44,13 +44,15 @@ def node(lab: Json, namespace: Namespace, tmp_path: Path) -> Iterator[str]:
 def grow(namespace: Namespace, server: ApiServer, node: str, numbers: range) -> None:
     """Add pods and wait until they run."""
     add_pods(server, namespace.name, node, numbers)
-    namespace.wait("crowd runs", lambda: are_all_running(server, namespace.name), 180)
+    namespace.wait("crowd runs", lambda: are_all_running(server, namespace.name), 400)
 
 
 def measure_looks(namespace: Namespace) -> dict[str, float]:
     """Return the processor time of a stop, which reads pods, and of a start that fails, which follows them."""
     workloads = name_workloads("StatefulSet/w", "Deployment/d")
-    stopped, stop_seconds = measure_module(WORKLOAD, namespace.params(state="stopped", workloads=workloads, timeout=60))
+    stopped, stop_seconds = measure_module(
+        WORKLOAD, namespace.params(state="stopped", workloads=workloads, timeout=200)
+    )
     assert not stopped.failed, stopped.msg
     started, start_seconds = measure_module(WORKLOAD, namespace.params(state="running", workloads=workloads, timeout=5))
     assert started.failed
@@ -69,8 +71,9 @@ def test_a_look_at_thousands_of_pods_is_cheap_and_grows_with_their_number(
     whole = measure_looks(namespace)
     remove_pods(server, namespace.name)
     for look, seconds in whole.items():
+        noise = max(NOISE_SECONDS, NOISE_SHARE * alone[look])
         assert seconds - alone[look] <= BUDGET_SECONDS * LOOKS[look], (look, alone, fifth, whole)
-        assert seconds - alone[look] <= GROWTH * max(fifth[look] - alone[look], NOISE_SECONDS), (
+        assert seconds - alone[look] <= GROWTH * max(fifth[look] - alone[look], noise), (
             look,
             alone,
             fifth,

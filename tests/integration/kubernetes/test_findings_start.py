@@ -76,7 +76,7 @@ def test_one_who_starts_it_at_the_same_time_decides_how_many_there_are(namespace
         server.scale("StatefulSet", namespace.name, "w", 2, manager="kubectl-scale")
 
     with RivalProxy(namespace.facts, Rival("PATCH", "/statefulsets/w", scale)) as proxy:
-        started = start(namespace, "StatefulSet/w", host=proxy.url, timeout=20)
+        started = start(namespace, "StatefulSet/w", host=proxy.url, timeout=120)
         assert proxy.rivals[0].times == 0
     assert not started.failed, started.msg
     assert read_replicas(namespace, "StatefulSet", "w") == [2]
@@ -95,7 +95,7 @@ def test_what_a_person_did_since_outlives_what_was_saved(namespace: Namespace) -
     assert (refused["error"]["refused"], refused.changed) == (True, False)
     assert read_replicas(namespace, "StatefulSet", "w") == [0]
     given = namespace.module(
-        WORKLOAD, state="running", workloads=[{"kind": "StatefulSet", "name": "w", "replicas": 1}], timeout=30
+        WORKLOAD, state="running", workloads=[{"kind": "StatefulSet", "name": "w", "replicas": 1}], timeout=120
     )
     assert not given.failed, given.msg
     assert read_saved(namespace, "StatefulSet", "w") is None
@@ -106,7 +106,7 @@ def test_a_pod_serves_when_it_has_been_ready_long_enough(namespace: Namespace, k
     """minReadySeconds says how long: until then it is not available, whatever the kind."""
     apply_ready(namespace, change_spec(namespace.workload("w", kind=kind), minReadySeconds=2))
     assert stop(namespace, f"{kind}/w").changed
-    started = start(namespace, f"{kind}/w", timeout=30)
+    started = start(namespace, f"{kind}/w", timeout=120)
     assert not started.failed, started.msg
     status = namespace.get(kind, "w")["status"]
     assert (status["readyReplicas"], status.get("availableReplicas")) == (1, 1)
@@ -119,9 +119,9 @@ def test_a_paused_deployment_with_a_change_of_its_template_is_named(namespace: N
     apply_ready(namespace, namespace.workload("w", kind="Deployment"))
     namespace.request("PATCH", "Deployment", "w", {"spec": {"paused": True}}, type_="merge-patch+json")
     set_image(namespace, "Deployment", "w", 1)
-    assert stop(namespace, "Deployment/w", timeout=30).changed
-    started = start(namespace, "Deployment/w", timeout=40, **QUICK)
-    assert started["waited"] < 30
+    assert stop(namespace, "Deployment/w", timeout=120).changed
+    started = start(namespace, "Deployment/w", timeout=200, **QUICK)
+    assert started["waited"] < 100
     assert "paused" in tell(started).lower(), started.msg
     assert started.changed
     (pod,) = namespace.list("Pod")
@@ -151,7 +151,7 @@ def test_pods_of_an_old_template_are_no_reason_to_give_up(namespace: Namespace) 
     mended = change_spec(namespace.workload("w", kind="Deployment", readinessProbe=probe))
     mended["spec"]["strategy"] = crashing["spec"]["strategy"]
     namespace.apply(mended)
-    started = start(namespace, "Deployment/w", timeout=60, **QUICK)
+    started = start(namespace, "Deployment/w", timeout=200, **QUICK)
     assert not started.failed, started.msg
 
 
@@ -172,7 +172,7 @@ def test_a_pod_that_crashes_twice_and_then_runs_is_waited_for(namespace: Namespa
     command = ["sh", "-c", COUNTING]
     workload = namespace.workload("w", command=command, volumeMounts=mounts, readinessProbe=THIRD, spec=scratch)
     namespace.apply(workload)
-    started = start(namespace, "StatefulSet/w", timeout=60)
+    started = start(namespace, "StatefulSet/w", timeout=120)
     assert not started.failed, started.msg
     assert count_restarts(namespace) == 2
 
@@ -196,7 +196,7 @@ def test_a_pod_that_waits_for_a_node_is_waited_for(namespace: Namespace, label_n
     )
     namespace.apply(workload)
     entry = {**name_workloads("StatefulSet/w")[0], "replicas": 1}
-    process = start_module(WORKLOAD, namespace.params(state="running", workloads=[entry], timeout=60, **QUICK))
+    process = start_module(WORKLOAD, namespace.params(state="running", workloads=[entry], timeout=200, **QUICK))
     namespace.wait("unschedulable for three seconds", lambda: measure_unschedulable(namespace) >= 3)
     label_node()
     started = finish_module(process)

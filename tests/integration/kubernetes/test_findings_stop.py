@@ -25,6 +25,8 @@ from .steps import apply_ready, list_pods, read_replicas, start, stop, tell
 
 pytestmark = pytest.mark.lab("kubernetes")
 HOLD = "example.org/hold"
+SHORT = 6
+"""Seconds after which a stop is given up; enough to read and to write, each, on a busy machine."""
 
 
 def describe_pod(namespace: Namespace, *command: str) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def test_an_evicted_pod_does_not_keep_a_stop_from_ending(namespace: Namespace, s
     """A ReplicaSet never deletes a failed pod, and such a pod runs nothing."""
     apply_ready(namespace, namespace.workload("w", kind="Deployment"))
     leave_evicted_pod(server, namespace.name, "w")
-    stopped = stop(namespace, "Deployment/w", timeout=20)
+    stopped = stop(namespace, "Deployment/w", timeout=120)
     assert not stopped.failed, stopped.msg
     assert list_pods(namespace) == {"evicted": "Failed"}
 
@@ -59,7 +61,7 @@ def test_a_completed_pod_of_a_job_does_not_keep_a_stop_from_ending(namespace: Na
     namespace.apply(namespace.workload("w"), finished)
     namespace.ready("StatefulSet", "w", 1)
     namespace.wait("Job complete", lambda: is_complete(namespace.get("Job", "migrate")))
-    stopped = stop(namespace, "StatefulSet/w", timeout=20)
+    stopped = stop(namespace, "StatefulSet/w", timeout=120)
     assert not stopped.failed, stopped.msg
     assert list(list_pods(namespace).values()) == ["Succeeded"]
 
@@ -71,7 +73,7 @@ def test_a_pod_of_another_owner_is_not_waited_for(namespace: Namespace, kind: st
     namespace.apply(namespace.workload("w", kind=kind), running)
     namespace.ready(kind, "w", 1)
     namespace.wait("Job runs", lambda: namespace.get("Job", "import")["status"].get("ready") == 1)
-    stopped = stop(namespace, f"{kind}/w", timeout=20)
+    stopped = stop(namespace, f"{kind}/w", timeout=120)
     assert not stopped.failed, stopped.msg
     assert list(list_pods(namespace).values()) == ["Running"]
 
@@ -83,13 +85,13 @@ def test_a_job_that_runs_is_waited_for_and_named(namespace: Namespace) -> None:
     owner = refer_to(namespace.get("CronJob", "c"), "CronJob")
     namespace.apply(describe_job("c-1", pod, owner=owner))
     namespace.wait("Job runs", lambda: namespace.get("Job", "c-1").get("status", {}).get("ready") == 1)
-    run = stop(namespace, "CronJob/c", timeout=3)
+    run = stop(namespace, "CronJob/c", timeout=SHORT)
     assert run.failed
     assert run.changed
     assert f"Job {namespace.name}/c-1" in run.msg
     assert any("c-1" in blocker["object"] for blocker in run["blockers"])
     namespace.delete("Job", "c-1")
-    again = stop(namespace, "CronJob/c", timeout=30)
+    again = stop(namespace, "CronJob/c", timeout=120)
     assert not again.failed, again.msg
     assert namespace.list("Pod") == []
 
@@ -98,7 +100,7 @@ def test_a_job_that_runs_is_waited_for_and_named(namespace: Namespace) -> None:
 def test_a_pod_that_hangs_is_told_with_what_holds_it(namespace: Namespace) -> None:
     """The finalizer and the node are what a person needs to know."""
     node = namespace.get("Pod", "w-0")["spec"]["nodeName"]
-    run = stop(namespace, "StatefulSet/w", timeout=3)
+    run = stop(namespace, "StatefulSet/w", timeout=SHORT)
     assert run.failed
     (blocker,) = [blocker for blocker in run["blockers"] if "w-0" in blocker["object"]]
     assert HOLD in str(blocker)
@@ -113,7 +115,7 @@ def test_watches_that_fall_silent_are_no_failure(namespace: Namespace, act: Call
         assert stop(namespace, "StatefulSet/w").changed
     with RivalProxy(namespace.facts) as proxy:
         proxy.is_silent = True
-        run = act(namespace, "StatefulSet/w", host=proxy.url, timeout=5)
+        run = act(namespace, "StatefulSet/w", host=proxy.url, timeout=2 * SHORT)
     assert not run.failed, run.msg
 
 
@@ -121,7 +123,7 @@ def test_watches_that_fall_silent_are_no_failure(namespace: Namespace, act: Call
 def test_a_stop_that_ends_half_done_says_what_was_stopped(namespace: Namespace) -> None:
     """Each workload with its replicas and its pods, also on a timeout."""
     apply_ready(namespace, namespace.workload("v"))
-    run = stop(namespace, "StatefulSet/w", "StatefulSet/v", timeout=3)
+    run = stop(namespace, "StatefulSet/w", "StatefulSet/v", timeout=2 * SHORT)
     assert run.failed
     assert (run.changed, run["error"]["refused"]) == (True, False)
     described = {workload["name"]: workload for workload in run["workloads"]}
@@ -138,7 +140,7 @@ def test_pods_that_end_one_after_the_other_are_waited_for(namespace: Namespace) 
     )
     on_delete = change_spec(namespace.workload("v"), updateStrategy={"type": "OnDelete"})
     apply_ready(namespace, ordered, on_delete)
-    stopped = stop(namespace, "StatefulSet/w", "StatefulSet/v", timeout=30)
+    stopped = stop(namespace, "StatefulSet/w", "StatefulSet/v", timeout=120)
     assert not stopped.failed, tell(stopped)
     assert namespace.list("Pod") == []
     assert read_replicas(namespace, "StatefulSet", "w", "v") == [0, 0]

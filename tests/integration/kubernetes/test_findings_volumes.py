@@ -66,7 +66,7 @@ def test_a_stop_that_may_delete_volumes_is_called_irreversible(namespace: Namesp
     """Asked for in so many words, and said in the plan, also in check mode."""
     apply_with_claims(namespace, 1, when_scaled="Delete")
     for check in (True, False):
-        run = stop(namespace, "StatefulSet/w", check=check, timeout=30, **ALLOWED)
+        run = stop(namespace, "StatefulSet/w", check=check, timeout=120, **ALLOWED)
         assert not run.failed, run.msg
         (item,) = [item for item in run["plan"] if item["object"] == f"StatefulSet {namespace.name}/w"]
         assert item["reversible"] is False
@@ -81,10 +81,10 @@ def test_volumes_that_are_retained_come_back_with_what_was_on_them(namespace: Na
     apply_ready(namespace, workload)
     claims = read_claims(namespace)
     assert list(claims) == [name_claim("w", 0)]
-    stopped = stop(namespace, "StatefulSet/w", timeout=30)
+    stopped = stop(namespace, "StatefulSet/w", timeout=120)
     assert not stopped.failed, stopped.msg
     assert [item["reversible"] for item in stopped["plan"]] == [True]
-    started = start(namespace, "StatefulSet/w", timeout=30)
+    started = start(namespace, "StatefulSet/w", timeout=120)
     assert not started.failed, started.msg
     assert read_claims(namespace) == claims
     assert (folder / "starts").read_text(encoding="utf-8") == "started\n" * 2
@@ -95,6 +95,6 @@ def test_scaling_up_keeps_volumes_and_is_not_refused(namespace: Namespace, volum
     for number in range(2):
         volume("w", number)
     apply_ready(namespace, add_claims(namespace.workload("w"), when_scaled="Delete"))
-    scaled = namespace.module(SCALE, kind="StatefulSet", name="w", partitions=2, timeout=30)
+    scaled = namespace.module(SCALE, kind="StatefulSet", name="w", partitions=2, timeout=120)
     assert not scaled.failed, scaled.msg
     assert len(read_claims(namespace)) == 2

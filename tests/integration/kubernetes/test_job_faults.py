@@ -19,7 +19,7 @@ from support.kubernetes_proxy import Fault, KubernetesProxy
 from support.modules import finish_module, start_module
 
 from .conftest import Namespace
-from .job_steps import JOB, describe_shell, is_running, list_names, run
+from .job_steps import JOB, UNTIL_GO, describe_shell, is_running, list_names, run, share_folder
 
 pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
@@ -33,21 +33,12 @@ ALONE = "mkdir /shared/running || exit 9; sleep 0.3; echo x >> /shared/done; rmd
 
 def describe_alone(namespace: Namespace, folder: Path, script: str = ALONE) -> Json:
     """Return the spec of a Job whose pods share a folder of this machine."""
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o777)
-    template = describe_shell(namespace, script)
-    pod = template["template"]["spec"]
-    pod |= {
-        "nodeName": namespace.facts["nodes"][0]["name"],
-        "volumes": [{"name": "shared", "hostPath": {"path": str(folder)}}],
-    }
-    pod["containers"][0]["volumeMounts"] = [{"name": "shared", "mountPath": "/shared"}]
-    return template
+    return share_folder(namespace, describe_shell(namespace, script), folder)
 
 
 def start(namespace: Namespace, **params: Any) -> Popen[str]:
     """Start k8s_job with the key ``k``, unless another one is given."""
-    return start_module(JOB, namespace.params(**{"name_prefix": "job", "key": "k", "timeout": 60, **params}))
+    return start_module(JOB, namespace.params(**{"name_prefix": "job", "key": "k", "timeout": 300, **params}))
 
 
 def kill(process: Popen[str]) -> None:
@@ -69,7 +60,7 @@ def test_two_controllers_at_once_run_one_job_at_a_time(namespace: Namespace, tmp
     with ThreadPoolExecutor(2) as pool:
         for number in range(ROUNDS):
             runs = [
-                pool.submit(run, namespace, key=f"{part}-{number}-{who}", lock="schema", template=template, timeout=110)
+                pool.submit(run, namespace, key=f"{part}-{number}-{who}", lock="schema", template=template, timeout=400)
                 for who in ("a", "b")
             ]
             results = [each.result() for each in runs]
@@ -111,15 +102,20 @@ def test_a_run_killed_between_create_and_start_is_gone_on_with(
     assert count_done(folder) == 2
 
 
-def test_a_run_killed_while_it_waits_is_gone_on_with(namespace: Namespace, tmp_path: Path) -> None:
+def test_a_run_killed_while_it_waits_is_gone_on_with(
+    namespace: Namespace, proxy: KubernetesProxy, tmp_path: Path
+) -> None:
     """The Job runs on; the next run waits for it and has its log, and the work is done once."""
     folder = tmp_path / "shared"
-    template = describe_alone(namespace, folder, f"echo begun; sleep 6; {ALONE}; echo ended")
+    template = describe_alone(namespace, folder, f"echo begun; {UNTIL_GO}; {ALONE}; echo ended")
     process = start(namespace, template=template, lock="schema")
     namespace.wait("it runs", lambda: any(is_running(namespace, name) for name in list_names(namespace)))
     kill(process)
     (name,) = list_names(namespace)
-    again = run(namespace, template=template, lock="schema")
+    waiting = start(namespace, host=proxy.url, template=template, lock="schema")
+    namespace.wait("the next run waits", lambda: proxy.verbs["WATCH"] > 0)
+    (folder / "go").touch()
+    again = finish_module(waiting)
     assert (again.failed, again.changed, again["job"]) == (False, False, name), again.msg
     assert again["log"] == "begun\nended"
     assert again["summary"].startswith(f"Job {namespace.name}/{name}, which an earlier run began, is complete after")

@@ -41,7 +41,7 @@ def controller(namespace: Namespace, request: pytest.FixtureRequest) -> Iterator
 def test_a_rollout_is_stopped_started_and_scaled(namespace: Namespace, connect: Connect) -> None:
     """Check mode predicts it, a second run changes nothing, and the rights are exactly those of its Role."""
     audit = AuditLog(namespace.facts)
-    account = {**connect(RULES), "timeout": 60}
+    account = {**connect(RULES), "timeout": 120}
     for state, left in (("stopped", 0), ("running", 2)):
         predicted = namespace.module(WORKLOAD, check=True, state=state, workloads=[R], **account)
         run = namespace.module(WORKLOAD, state=state, workloads=[R], **account)
@@ -57,14 +57,15 @@ def test_a_rollout_is_stopped_started_and_scaled(namespace: Namespace, connect: 
     scaled = namespace.module(SCALE, **R, partitions=3, **account)
     assert not scaled.failed, scaled.msg
     assert (scaled.changed, len(namespace.list("Pod"))) == (True, 3)
-    rights = {right for right in audit.read_rights(name_user(namespace.name)) if right.group == "argoproj.io"}
-    assert rights == expand(read_rules("Role", "lowtide-rollouts"))
+    documented = expand(read_rules("Role", "lowtide-rollouts"))
+    used = audit.wait_for_rights(name_user(namespace.name), documented)
+    assert {right for right in used if right.group == "argoproj.io"} == documented
 
 
 @pytest.mark.usefixtures("controller")
 def test_what_info_saw_starts_it_again(namespace: Namespace, connect: Connect) -> None:
     """Its result carries the API."""
-    account = {**connect(RULES), "timeout": 60}
+    account = {**connect(RULES), "timeout": 120}
     stopped = namespace.module(WORKLOAD, state="stopped", workloads=[R], **account)
     assert not stopped.failed, stopped.msg
     seen = namespace.module(INFO, workloads=[R], **account)

@@ -18,7 +18,6 @@ from support.rival_proxy import Rival, RivalProxy
 from .conftest import Namespace
 from .steps import (
     INFO,
-    QUICK,
     SCALE,
     apply_ready,
     name_workloads,
@@ -41,9 +40,11 @@ ALL = ("StatefulSet/s", "Deployment/d", "CronJob/c", "Job/j")
 def apply_all(namespace: Namespace) -> None:
     """Have one workload of each kind, with an autoscaler for two of them, and a quota, with which LimitRanges are read."""
     apply_ready(namespace, namespace.workload("s", replicas=2), namespace.workload("d", kind="Deployment"))
+    scaled = scaled_object(namespace, "s", 1, 5)
+    scaled["spec"]["pollingInterval"] = 1  # a stop waits for KEDA as long as that and ten seconds
     namespace.apply(
         cron_job(namespace, "c"),
-        scaled_object(namespace, "s", 1, 5),
+        scaled,
         describe_autoscaler("d", 1, 5, kind="Deployment"),
         describe_job("j", namespace.workload("j")["spec"]["template"]["spec"]),
         {
@@ -69,11 +70,11 @@ def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
     assert not looked.failed, looked.msg
     with KedaStandIn(namespace.facts, namespace.name):
         namespace.wait("published", lambda: bool(namespace.get("ScaledObject", "s-keda").get("status")))
-        stopped = stop(namespace, *ALL, autoscaler="pause", timeout=40, **account)
+        stopped = stop(namespace, *ALL, autoscaler="pause", timeout=120, **account)
     assert not stopped.failed, stopped.msg
     named = namespace.module(INFO, workloads=workloads, **account)
     assert [workload["name"] for workload in named["stopped_by_lowtide"]] == ["s", "d", "c", "j"]
-    started = start(namespace, *ALL, timeout=40, **account)
+    started = start(namespace, *ALL, timeout=120, **account)
     assert not started.failed, started.msg
     assert PAUSED_REPLICAS not in read_annotations(namespace, "ScaledObject", "s-keda")
     interfere(namespace, server)
@@ -82,7 +83,7 @@ def test_every_kind_is_stopped_started_and_scaled_with_the_documented_rights(
 
     user = name_user(namespace.name)
     documented = expand(RULES)
-    used = audit.read_rights(user)
+    used = audit.wait_for_rights(user, documented)
     assert used - documented == set(), "used, and not documented"
     assert documented - used == set(), "documented, and not used"
 
@@ -108,7 +109,7 @@ def interfere(namespace: Namespace, server: ApiServer) -> None:
     ]
     token = request_token(server, namespace.name)
     with RivalProxy(namespace.facts, *rivals, token=token) as proxy:
-        connection: Json = {"host": proxy.url, "timeout": 40}
+        connection: Json = {"host": proxy.url, "timeout": 120}
         for kind, name in (("StatefulSet", "s"), ("Deployment", "d")):
             guards = ["hpa", "keda", "gitops", "quota", "disruption_budget"]
             scaled = namespace.module(
@@ -138,11 +139,14 @@ def wait_for_what_never_serves(namespace: Namespace, account: Json) -> None:
     namespace.apply(
         namespace.workload("never-s", replicas=0, **broken), namespace.workload("never-d", kind="Deployment", **broken)
     )
+    # What explains a delay is looked for after a fifth of the time, which has to be before it is given up.
     for entry in ({"kind": "StatefulSet", "name": "never-s", "replicas": 1}, {"kind": "Deployment", "name": "never-d"}):
-        run = namespace.module("k8s_workload", state="running", workloads=[entry], timeout=6, **QUICK, **account)
+        run = namespace.module(
+            "k8s_workload", state="running", workloads=[entry], timeout=20, failure_grace_factor=0.4, **account
+        )
         assert run.failed
         assert "localhost/none:1" in run.msg
-    stopped = stop(namespace, "StatefulSet/never-s", "Deployment/never-d", timeout=30, **account)
+    stopped = stop(namespace, "StatefulSet/never-s", "Deployment/never-d", timeout=120, **account)
     assert not stopped.failed, stopped.msg
 
 
@@ -180,10 +184,10 @@ def test_without_the_right_to_watch_it_is_asked_again_and_again(namespace: Names
     apply_ready(namespace, namespace.workload("s"))
     watching = [right for right in expand(RULES) if right.verb == "watch"]
     account = connect(narrow(RULES, *watching))
-    stopped = stop(namespace, "StatefulSet/s", timeout=30, **account)
+    stopped = stop(namespace, "StatefulSet/s", timeout=120, **account)
     assert not stopped.failed, stopped.msg
     assert namespace.list("Pod") == []
-    started = start(namespace, "StatefulSet/s", timeout=30, **account)
+    started = start(namespace, "StatefulSet/s", timeout=120, **account)
     assert not started.failed, started.msg
     assert "watch" in str(started.result.get("warnings"))
 
@@ -206,9 +210,9 @@ def test_a_role_that_names_its_objects_is_enough_for_several(namespace: Namespac
         "verbs": ["get", "list", "watch", "patch"],
     }
     account = connect([*others, named])
-    stopped = stop(namespace, "StatefulSet/s", "StatefulSet/t", timeout=30, **account)
+    stopped = stop(namespace, "StatefulSet/s", "StatefulSet/t", timeout=120, **account)
     assert not stopped.failed, stopped.msg
-    started = start(namespace, "StatefulSet/s", "StatefulSet/t", timeout=30, **account)
+    started = start(namespace, "StatefulSet/s", "StatefulSet/t", timeout=120, **account)
     assert not started.failed, started.msg
 
 
@@ -222,8 +226,8 @@ def test_an_account_of_a_namespace_is_enough_where_there_is_no_keda(
     token = request_token(server, namespace.name)
     with RivalProxy(namespace.facts, token=token, answers={"/apis/keda.sh": 404}) as proxy:
         for run in (
-            stop(namespace, "StatefulSet/s", host=proxy.url, timeout=30),
-            start(namespace, "StatefulSet/s", host=proxy.url, timeout=30),
+            stop(namespace, "StatefulSet/s", host=proxy.url, timeout=120),
+            start(namespace, "StatefulSet/s", host=proxy.url, timeout=120),
         ):
             assert not run.failed, run.msg
         assert ("GET", "/apis/keda.sh") in proxy.requests

@@ -16,7 +16,7 @@ from support.prometheus_stand_in import PrometheusStandIn
 from .conftest import Namespace
 from .rollout_steps import list_running_images
 
-pytestmark = [pytest.mark.lab("kubernetes"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
 Playbook = Callable[..., PlaybookRun]
 CLOSED = {"probes": [{"url": "http://127.0.0.1:1/"}], "timeout": 2}
@@ -47,7 +47,7 @@ def upgrade(namespace: Namespace, ansible_playbook: Playbook) -> Callable[..., P
             "rolling_upgrade_run_id": "release",
             **extra,
         }
-        return ansible_playbook([play], extra_vars=variables, timeout=200)
+        return ansible_playbook([play], extra_vars=variables)
 
     return run
 

@@ -66,7 +66,7 @@ def kill_at(namespace: Namespace, kind: str, point: Point, **params: Any) -> Non
     with RivalProxy(namespace.facts, Rival(method, "", kill, when, times=100)) as proxy:
         given = {"namespace": namespace.name, "kind": kind, "name": "w", "host": proxy.url, **params}
         started.append(start_module(ROLLOUT, given))
-        started[0].communicate(timeout=120)
+        started[0].communicate(timeout=400)
     assert started[0].returncode == -signal.SIGKILL
 
 

@@ -18,7 +18,7 @@ from support.playbooks import PlaybookRun, write_yaml
 from .conftest import Namespace
 from .test_scale_declared import apply_api
 
-pytestmark = [pytest.mark.lab("kubernetes"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.lab("kubernetes")
 Json = dict[str, Any]
 Playbook = Callable[..., PlaybookRun]
 WINDOW = "lowtide.ops.maintenance_window"

@@ -16,7 +16,7 @@ from support.kubernetes_account import AuditLog, expand, name_user, narrow, read
 from support.modules import ModuleRun, finish_module, start_module
 from support.traffic_site import Balancer, HeldRequest
 
-from .conftest import Namespace
+from .conftest import Namespace, define
 
 pytestmark = [pytest.mark.lab("kubernetes", "feature_service"), pytest.mark.usefixtures("gateway")]
 Json = dict[str, Any]
@@ -81,17 +81,7 @@ def gateway(lab_facts: Json) -> None:
             "versions": [version],
         },
     }
-    default = Namespace("default", lab_facts["kubernetes"])
-    default.apply(definition)
-
-    def is_served() -> bool:
-        status = default.get("CustomResourceDefinition", "httproutes.gateway.networking.k8s.io").get("status", {})
-        return any(
-            (condition["type"], condition["status"]) == ("Established", "True")
-            for condition in status.get("conditions") or []
-        )
-
-    default.wait("HTTPRoutes served", is_served)
+    define(Namespace("default", lab_facts["kubernetes"]), definition)
 
 
 @pytest.fixture
@@ -133,7 +123,9 @@ def held(site: Namespace, balancer: Balancer) -> Iterator[HeldRequest]:
 
 def start_away(site: Namespace, **params: Any) -> subprocess.Popen[str]:
     """Begin to send the Service's traffic away."""
-    return start_module(MODULE, site.params(state="maintenance", targets=[WEB], in_flight=[GAUGE], **params))
+    return start_module(
+        MODULE, site.params(state="maintenance", targets=[WEB], in_flight=[GAUGE], in_flight_timeout=250, **params)
+    )
 
 
 @pytest.mark.procedure("B25", "B27")
@@ -144,10 +136,10 @@ def test_no_request_fails_while_traffic_goes_to_the_page_and_back(
     predicted = check_done(send_away(site, in_flight=[GAUGE], check=True, **account))
     assert (read_note(site), held.measurements > 0) == (None, True)
     process = start_away(site, **account)
-    site.wait("the switch is saved", lambda: read_note(site) is not None, seconds=60)
+    site.wait("the switch is saved", lambda: read_note(site) is not None)
     balancer.wait_for("page")
     measured = held.measurements
-    site.wait("it is measured since", lambda: held.measurements > measured, seconds=60)
+    site.wait("it is measured since", lambda: held.measurements > measured)
     assert process.poll() is None
     assert held.release() == "web"
     away = check_done(finish_module(process))
@@ -171,7 +163,7 @@ def test_no_request_fails_while_traffic_goes_to_the_page_and_back(
 @pytest.mark.procedure("B25")
 def test_a_request_that_does_not_end_is_named(site: Namespace, balancer: Balancer, held: HeldRequest) -> None:
     """With its pod; the page is shown, and running again goes on."""
-    run = send_away(site, in_flight=[GAUGE], in_flight_timeout=2)
+    run = send_away(site, in_flight=[GAUGE], in_flight_timeout=6)
     assert run.failed
     assert run.changed
     assert "http_requests_in_flight 1" in run.msg
@@ -185,7 +177,7 @@ def test_a_request_that_does_not_end_is_named(site: Namespace, balancer: Balance
 def test_a_killed_run_is_finished_by_the_next(site: Namespace, balancer: Balancer, held: HeldRequest) -> None:
     """It was killed after the switch, while it waited: what it saved is there, and leads back."""
     process = start_away(site)
-    site.wait("the switch is saved", lambda: read_note(site) is not None, seconds=60)
+    site.wait("the switch is saved", lambda: read_note(site) is not None)
     balancer.wait_for("page")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -247,9 +239,10 @@ def test_ingresses_and_routes_are_switched_with_the_documented_rights(site: Name
     missing = send_away(site, in_flight=[agent], **account)
     assert "DaemonSet" in missing.msg
 
-    used = audit.read_rights(name_user(site.name))
+    needed = {right for right in expand(RULES) if right.verb != "watch"}
+    used = audit.wait_for_rights(name_user(site.name), needed)
     assert used - expand([*read_rules("Role", "lowtide"), *RULES]) == set(), "used, and not documented"
-    assert {right for right in expand(RULES) - used if right.verb != "watch"} == set(), "documented, and not used"
+    assert needed - used == set(), "documented, and not used"
 
 
 def test_what_would_prove_nothing_is_refused(site: Namespace, account: Json) -> None:

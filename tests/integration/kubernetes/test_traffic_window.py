@@ -16,7 +16,7 @@ from support.traffic_site import Balancer
 
 from .conftest import Namespace
 
-pytestmark = [pytest.mark.lab("kubernetes", "feature_service"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.lab("kubernetes", "feature_service")
 Json = dict[str, Any]
 Playbook = Callable[..., PlaybookRun]
 
@@ -114,9 +114,9 @@ def test_what_a_killed_window_left_is_given_back_by_restore_service(
     """And what was sent away without a window is left alone by a window."""
     set_work(tmp_path, {"ansible.builtin.wait_for": {"path": str(tmp_path / "never"), "timeout": 300}})
     process = start_playbook(WINDOW, "-i", str(inventory))
-    balancer.wait_for("page", seconds=60)
+    balancer.wait_for("page", seconds=200)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert read_selector(site) == AWAY
 
     restored = ansible_playbook("lowtide.ops.restore_service", "-i", str(inventory))

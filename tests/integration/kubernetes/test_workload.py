@@ -222,7 +222,7 @@ def test_hpa_rests_while_its_workload_is_stopped(namespace: Namespace) -> None:
         conditions = namespace.get("HorizontalPodAutoscaler", "w-hpa").get("status", {}).get("conditions") or []
         return any(one["type"] == "ScalingActive" and one["reason"] == "ScalingDisabled" for one in conditions)
 
-    namespace.wait("HPA rests", resting, 40)
+    namespace.wait("HPA rests", resting)
     assert namespace.get("StatefulSet", "w")["spec"]["replicas"] == 0
 
 
@@ -232,13 +232,13 @@ def test_pods_that_stay_are_named(namespace: Namespace) -> None:
     one["spec"]["template"]["metadata"]["finalizers"] = ["example.org/hold"]
     namespace.apply(one)
     namespace.ready("StatefulSet", "w", 1)
-    run = namespace.module("k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=2)
+    run = namespace.module("k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=6)
     assert run.failed
     assert run.changed
     assert f"Pod {namespace.name}/w-0" in run.msg
     namespace.request("PATCH", "Pod", "w-0", {"metadata": {"finalizers": None}}, type_="merge-patch+json")
     again = namespace.module(
-        "k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=20
+        "k8s_workload", state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=120
     )
     assert (again.failed, again.changed) == (False, False)
 
@@ -465,7 +465,7 @@ def test_failure_in_the_second_tier_says_what_was_done(namespace: Namespace) -> 
         [{"kind": "StatefulSet", "name": "w"}],
         [{"kind": "Deployment", "name": "d"}],
     ]
-    run = namespace.module("k8s_workload", state="stopped", tiers=tiers, timeout=3)
+    run = namespace.module("k8s_workload", state="stopped", tiers=tiers, timeout=12)
     assert run.failed
     assert f"Pod {namespace.name}/w-0" in run.msg
     assert (run.changed, run["error"]["refused"]) == (True, False)
@@ -477,10 +477,10 @@ def test_failure_in_the_second_tier_says_what_was_done(namespace: Namespace) -> 
     assert run["summary"].endswith("); lowtide.ops.startup starts them again")
     assert namespace.get("StatefulSet", "v")["spec"]["replicas"] == 1
     namespace.request("PATCH", "Pod", "w-0", {"metadata": {"finalizers": None}}, type_="merge-patch+json")
-    again = namespace.module("k8s_workload", state="stopped", tiers=tiers, timeout=30)
+    again = namespace.module("k8s_workload", state="stopped", tiers=tiers, timeout=120)
     assert not again.failed, again.msg
     assert [item["object"].rpartition("/")[2] for item in again["plan"]] == ["v"]
-    started = namespace.module("k8s_workload", state="running", tiers=tiers, timeout=60)
+    started = namespace.module("k8s_workload", state="running", tiers=tiers, timeout=120)
     assert [one["replicas"] for one in started["workloads"]] == [1, 1, 1]
 
 
@@ -571,7 +571,7 @@ def test_a_lost_answer_to_the_last_write_is_no_refusal(namespace: Namespace, pro
     namespace.ready("StatefulSet", "w", 1)
     proxy.faults = [Fault("PATCH", reset="after"), Fault("GET", status=500, times=50)]
     run = namespace.module(
-        "k8s_workload", host=proxy.url, state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=2
+        "k8s_workload", host=proxy.url, state="stopped", workloads=[{"kind": "StatefulSet", "name": "w"}], timeout=6
     )
     assert run.failed
     assert (run.changed, run["error"]["refused"]) == (True, False)

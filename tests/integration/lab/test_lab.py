@@ -42,7 +42,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def lab(*arguments: str, rc: int = 0) -> str:
     """Run it to its end; what it printed."""
     process = start(*arguments)
-    output = process.communicate(timeout=150)[0]
+    output = process.communicate(timeout=800)[0]
     assert process.returncode == rc, output
     return output
 
@@ -90,6 +90,11 @@ def pids_inside() -> set[int]:
     return found
 
 
+def is_running(pid: int, program: str) -> bool:
+    """Whether a process has become this program."""
+    return Path(f"/proc/{pid}/comm").read_text() == f"{program}\n"
+
+
 def select_one() -> str:
     """One query to the leader of the small lab, with what the facts say."""
     postgresql = facts()["postgresql"]
@@ -133,7 +138,7 @@ def _small_lab() -> Iterator[None]:
 def test_up_killed_halfway_and_again() -> None:
     """The second run comes up over what the first one left: daemons dead in the middle of their first start."""
     first = start("up", *COMPONENTS)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(service_pids()) < 4:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -150,7 +155,7 @@ def test_up_again_starts_nothing_anew() -> None:
     """Two at once do not race either."""
     before = {path.name: path.read_text() for path in STATE.glob("*/processes/*.json")}
     both = [start("up", *COMPONENTS) for _number in range(2)]
-    outputs = [one.communicate(timeout=100)[0] for one in both]
+    outputs = [one.communicate(timeout=400)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], outputs
     assert {path.name: path.read_text() for path in STATE.glob("*/processes/*.json")} == before
 
@@ -191,12 +196,16 @@ def test_down_leaves_nothing_and_can_be_repeated() -> None:
     detached = subprocess.Popen(
         [LAB, "run", "--", "sleep", "600"], env={**os.environ, "LOWTIDE_LAB": NAME}, start_new_session=True
     )
+    deadline = time.monotonic() + 120
+    while not is_running(detached.pid, "sleep"):  # before that it is not inside yet
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     mounted = STATE / "s3/a pod's volume"
     mounted.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", str(mounted)], check=True)
     assert pids_inside()
     lab("down")
-    assert detached.wait(timeout=5) == -signal.SIGKILL
+    assert detached.wait(timeout=60) == -signal.SIGKILL
     assert pids_inside() == set()
     assert str(STATE) not in Path("/proc/self/mountinfo").read_text()
     assert not NETNS.exists()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from support.backups import PATIENCE
 from support.exchanges import MOMENTS, PROBLEMS, Exchange
 from support.modules import finish_module, run_module, start_module
 from support.mysql_sites import RIGHTS, MySqlSite, quoted
@@ -267,7 +268,7 @@ def test_rows_and_position_are_of_one_moment(site: MySqlSite) -> None:
 
 def wait_for_replica(site: MySqlSite) -> None:
     """Until the replica has what the primary has written by now."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     position = site.sql("SELECT @@gtid_binlog_pos", database="")[0][0]
     while site.sql("SELECT MASTER_GTID_WAIT(%s, 1)", [position], database="", server="replica")[0][0] != 0:
         assert time.monotonic() < end

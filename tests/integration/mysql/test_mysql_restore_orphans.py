@@ -13,6 +13,7 @@ import pymysql
 import pytest
 
 from ansible_collections.lowtide.ops.plugins.module_utils._mysql.locks import name_client
+from support.backups import PATIENCE
 from support.modules import run_module, start_module
 from support.mysql_restores import restore, run_until
 from support.mysql_sites import MySqlSite
@@ -26,7 +27,7 @@ def make_slow_client(folder: Path) -> str:
     for name in ("mariadb-dump", "zstd"):
         (folder / name).symlink_to(f"/usr/bin/{name}")
     script = folder / "mariadb"
-    more = "DO SLEEP(60); INSERT INTO child SELECT seq, seq FROM seq_60_to_69;"
+    more = "DO SLEEP(600); INSERT INTO child SELECT seq, seq FROM seq_60_to_69;"
     script.write_text(f'#!/bin/sh\n{{ cat; echo "{more}"; }} | /usr/bin/mariadb "$@"\n')
     script.chmod(0o755)
     return str(folder)
@@ -34,7 +35,7 @@ def make_slow_client(folder: Path) -> str:
 
 def wait_for(site: MySqlSite, database: str, *, there: bool) -> None:
     """Until the client of the killed run is at its last work, or has gone."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while bool(site.sql(SLEEPING, [database], database="")) is not there:
         assert time.monotonic() < end
         time.sleep(0.05)

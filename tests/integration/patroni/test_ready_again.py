@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.modules import run_module
-from support.patroni_sites import Cluster, wait_until
+from support.patroni_sites import TIMEOUT, Cluster, wait_until
 
 
 def count_confirming(cluster: Cluster) -> int:
@@ -37,7 +37,7 @@ def test_the_next_run_finds_a_candidate_at_once(east: Cluster) -> None:
     new = "east1" if old == "east2" else "east2"
     with synchronous(east):
         for leader in (new, old):
-            run = run_module("patroni_cluster", {**east.params, "timeout": 90, "leader": leader})
+            run = run_module("patroni_cluster", {**east.params, "timeout": TIMEOUT, "leader": leader})
             assert not run.failed, run.msg
             assert east.leader() == leader
             assert count_confirming(east) == 2
@@ -52,7 +52,8 @@ def test_a_synchronous_cluster_is_restarted_whole_and_its_leader_leads_again(eas
         limit = int(east.sql("SHOW max_connections")[0][0])
         east.ask("/config", body={"postgresql": {"parameters": {"max_connections": limit + 5}}}, method="PATCH")
         wait_until(lambda: all(east.ask("/patroni", name).get("pending_restart") for name in east.nodes), "it waits")
-        run = run_module("patroni_cluster", {**east.params, "timeout": 110, "restart": "pending", "leader": leader})
+        params = {**east.params, "timeout": TIMEOUT, "restart": "pending", "leader": leader}
+        run = run_module("patroni_cluster", params)
         assert not run.failed, run.msg
         assert count_confirming(east) == 2
     assert east.leader() == leader

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from support.modules import ModuleRun, finish_module, run_module, start_module
-from support.patroni_sites import ADDRESS, Cluster, Region, wait_until
+from support.patroni_sites import ADDRESS, TIMEOUT, Cluster, Region, wait_until
 from support.playbooks import PlaybookRun, describe_window, write_yaml
 from support.steady_writer import SteadyWriter
 
@@ -47,7 +47,7 @@ class Pair(NamedTuple):
             user="postgres",
             password=self.south.site.passwords.superuser,
             dbname="postgres",
-            connect_timeout=2,
+            connect_timeout=10,
             target_session_attrs="read-write",
         )
         connection.autocommit = True
@@ -78,7 +78,7 @@ def pair(shared_pair: Pair) -> Pair:
 
 def params(new: Cluster, old: Cluster, **more: Any) -> Json:
     """Have ``new`` be the primary cluster."""
-    return {"primary": new.params, "old_primary": old.params, "timeout": 90, **more}
+    return {"primary": new.params, "old_primary": old.params, "timeout": TIMEOUT, **more}
 
 
 def declare(new: Cluster, old: Cluster, *, check: bool = False, **more: Any) -> ModuleRun:

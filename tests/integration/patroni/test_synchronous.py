@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.modules import ModuleRun, run_module
-from support.patroni_sites import Cluster, Region, wait_until
+from support.patroni_sites import TIMEOUT, Cluster, Region, wait_until
 from support.steady_writer import SteadyWriter
 
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ def find_confirming(cluster: Cluster) -> str:
 
 def declare(cluster: Cluster, leader: str, **more: Any) -> ModuleRun:
     """Run the module."""
-    return run_module("patroni_cluster", {**cluster.params, "timeout": 90, "leader": leader, **more})
+    return run_module("patroni_cluster", {**cluster.params, "timeout": TIMEOUT, "leader": leader, **more})
 
 
 @pytest.mark.procedure("A26")

@@ -19,6 +19,8 @@ from labkit.postgresql_programs import USER
 from support.modules import ModuleRun, finish_module, start_module
 
 STANZA = "shop"
+PATIENCE = 300.0
+"""Seconds that a run may take on a machine that is busy with other tests."""
 AS_OWNER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env", "HOME=/nonexistent")
 CONFIGURATION = """[global]
 repo1-path={place}/repository
@@ -29,7 +31,7 @@ lock-path={place}/lock
 spool-path={place}/spool
 start-fast=y
 compress-type=lz4
-archive-timeout=20
+archive-timeout=120
 [{stanza}]
 pg1-path={place}/data
 pg1-socket-path={place}
@@ -59,14 +61,24 @@ class Archived:
     def run(self, *argv: str | Path) -> str:
         """Run a program as the owner."""
         done = subprocess.run(
-            [*AS_OWNER, *map(str, argv)], cwd=self.place, capture_output=True, text=True, check=False, timeout=60
+            [*AS_OWNER, *map(str, argv)], cwd=self.place, capture_output=True, text=True, check=False, timeout=300
         )
         assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def control(self, *arguments: str) -> None:
         """Start or stop the server, whole."""
-        self.run(self.programs / "pg_ctl", "-D", self.place / "data", "-l", self.place / "log/server", "-w", *arguments)
+        argv: tuple[str | Path, ...] = (
+            "-D",
+            self.place / "data",
+            "-l",
+            self.place / "log/server",
+            "-w",
+            "-t",
+            "240",
+            *arguments,
+        )
+        self.run(self.programs / "pg_ctl", *argv)
 
     def sql(self, statement: str) -> str:
         """One statement; the rows."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from labkit.postgresql_programs import USER
 
-from .conftest import Archived
+from .conftest import PATIENCE, Archived
 
 pytestmark = pytest.mark.procedure("A22")
 
@@ -130,21 +131,32 @@ def test_refusals_name_what_to_do(archived: Archived) -> None:
     assert archived.list_backups() == []
 
 
+def find_backup(archived: Archived) -> int | None:
+    """The process of pgBackRest that makes a backup, None where there is none."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            argv = entry.read_text().split("\0")
+            if "backup" in argv and f"--config={archived.config}" in argv:
+                return int(entry.parent.name)
+    return None
+
+
 def test_another_run_is_not_disturbed_and_a_killed_one_is_made_up_for(archived: Archived) -> None:
     """pgBackRest's lock says that somebody is at it; once it is gone, the next run ends with a whole backup."""
     archived.sql("CREATE TABLE big AS SELECT g, repeat(md5(g::text), 20) t FROM generate_series(1, 150000) g")
     process = archived.start()
     lock = archived.place / "lock/shop-backup.lock"
-    while not any((archived.place / "repository/backup/shop").glob("2*F/bundle")):
+    while (running := find_backup(archived)) is None or not lock.exists():
         assert process.poll() is None, process.communicate()
-    assert lock.exists()
+    os.kill(running, signal.SIGSTOP)  # so that it does not end meanwhile
     beside = archived.back_up()
+    os.killpg(process.pid, signal.SIGKILL)
+    os.kill(running, signal.SIGCONT)
+    process.communicate()
     assert "a backup or an expire is running" in beside.msg
     assert beside["error"]["refused"]
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
     # pgBackRest itself goes on to the end of its backup, which nobody has verified then.
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while (run := archived.back_up()).failed:
         assert "a backup or an expire is running" in run.msg
         assert time.monotonic() < end

@@ -20,11 +20,15 @@ from labkit.postgresql_programs import USER
 from ansible_collections.lowtide.ops.plugins.module_utils._backup.manifest import stamp
 from support.modules import ModuleRun, finish_module, start_module
 
-from .conftest import AS_OWNER, STANZA, Archived
+from .conftest import AS_OWNER, PATIENCE, STANZA, Archived
 
 pytestmark = pytest.mark.procedure("D19", "E6", "A10")
 QUERY = "SELECT count(*) >= 5000 AS has_orders, count(*) AS orders FROM orders"
 MARK = ".lowtide-drill"
+WAITS = """
+CREATE FUNCTION has_come(file text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+  WHILE (pg_stat_file(file, true)).size IS NULL LOOP PERFORM pg_sleep(0.05); END LOOP; RETURN true; END $$
+"""
 
 
 class Drilled:
@@ -104,10 +108,18 @@ def drilled(archived: Archived) -> Iterator[Drilled]:
 def wait_archived(made: Drilled) -> None:
     """Have the current segment archived, and wait until it is in the repository."""
     segment = made.archived.sql("SELECT pg_walfile_name(pg_switch_wal())")
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while made.archived.sql(f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") != "t":
         assert time.monotonic() < end, f"{segment} is not archived"
         time.sleep(0.05)
+
+
+def make_waiting_query(made: Drilled) -> tuple[str, Path]:
+    """A query by which a drill stands still until a file is there, and the file."""
+    made.archived.sql(WAITS)
+    wait_archived(made)
+    file = made.place / "go-on"
+    return f"SELECT public.has_come('{file}') AS has_come", file
 
 
 def test_a_backup_is_proven_and_then_young_enough(drilled: Drilled) -> None:
@@ -313,23 +325,25 @@ def test_a_failure_proves_nothing_and_leaves_nothing(drilled: Drilled, case: str
 
 def test_what_cannot_be_removed_takes_nothing_from_the_proof(drilled: Drilled) -> None:
     """A folder of somebody else is in the way: that is an error, and the evidence is there all the same."""
-    process = drilled.start()
+    query, go_on = make_waiting_query(drilled)
+    process = drilled.start(query=query)
     while not (started := list(drilled.directory.glob("drill-*/data/postmaster.pid"))):
         assert process.poll() is None, process.communicate()
     kept = started[0].parents[1] / "tablespaces/kept"
     kept.mkdir(mode=0o755)
     (kept / "file").touch()
+    go_on.touch()
     run = finish_module(process)
     assert run.failed
     assert "what a drill has put there cannot be removed" in run.msg
     assert (run["drill"]["proven"], run["drill"]["copy_removed"]) == (True, False)
     assert drilled.is_quiet()
-    assert not drilled.drill(on_due="fail").failed
-    for again in (drilled.drill(), drilled.drill(max_age="0s")):
+    assert not drilled.drill(query=query, on_due="fail").failed
+    for again in (drilled.drill(query=query), drilled.drill(query=query, max_age="0s")):
         assert again.failed, "the copy is all of the data"
         assert "what a drill has put there cannot be removed" in again.msg
     shutil.rmtree(kept)
-    after = drilled.drill()
+    after = drilled.drill(query=query)
     assert (after.failed, after.changed, after["drill"], drilled.list_left()) == (False, True, None, []), after.msg
 
 
@@ -340,7 +354,8 @@ def test_what_cannot_be_removed_takes_nothing_from_the_proof(drilled: Drilled) -
 def test_a_killed_drill_is_made_up_for(drilled: Drilled, point: str) -> None:
     """What it left is ended and removed by the next one; beside a running one no other begins."""
     sign = {"mark": MARK, "data": "drill-*/data/PG_VERSION", "server": "drill-*/data/postmaster.pid"}[point]
-    process = drilled.start()
+    options: dict[str, Any] = {"query": make_waiting_query(drilled)[0]} if point == "server" else {}
+    process = drilled.start(**options)
     while not list(drilled.directory.glob(sign)):
         assert process.poll() is None, process.communicate()
     beside = drilled.drill()
@@ -349,7 +364,7 @@ def test_a_killed_drill_is_made_up_for(drilled: Drilled, point: str) -> None:
         assert "another drill is running in it" in beside.msg, beside.msg
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    end = time.monotonic() + 100
+    end = time.monotonic() + PATIENCE
     while (run := drilled.drill()).failed:
         assert "is still running" in run.msg, run.msg
         assert time.monotonic() < end

@@ -7,7 +7,7 @@ import contextlib
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -24,7 +24,9 @@ from support.postgresql_servers import PASSWORD
 
 from .conftest import Database
 
-SILENCE = 1.0
+SILENCE = 2.0
+SLICES = 20
+"""In which the silence is counted: of a moment in which this process stands still, one at most passes."""
 LIMITS = Limits(jobs=2, lock_timeout=1.0, index_wait_timeout=1.0, retries=0, budget=None, timeout=None)
 
 
@@ -49,7 +51,10 @@ class SilenceProxy:
 
     def _relay(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._target)) as server:
-            while ready := select.select([client, server], [], [], SILENCE)[0]:
+            silent = 0
+            while silent < SLICES:
+                ready = select.select([client, server], [], [], SILENCE / SLICES)[0]
+                silent = 0 if ready else silent + 1
                 for source in ready:
                     data = source.recv(65536)
                     if not data:
@@ -66,6 +71,16 @@ def settings(database: Database) -> Iterator[Settings]:
         yield direct
 
 
+class WatchedPool(WorkerPool):
+    """Shows what it has found out while others work."""
+
+    losses: Sequence[BaseException] = ()
+
+    def _wait(self, threads: Mapping[Session, threading.Thread], failures: list[BaseException]) -> None:
+        self.losses = failures
+        super()._wait(threads, failures)
+
+
 def _talk(session: Session, task: int) -> list[int]:
     """Be at work for that many times 0.3 s, never silent for as long as the proxy allows."""
     for _number in range(task):
@@ -75,11 +90,11 @@ def _talk(session: Session, task: int) -> list[int]:
 
 def test_who_waits_for_a_worker_is_not_taken_for_dead(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deciding session, which holds the run's lock, and a worker that has nothing left to do."""
-    monkeypatch.setattr(worker_pool, "PING_EVERY", SILENCE / 4)
+    monkeypatch.setattr(worker_pool, "PING_EVERY", SILENCE / 8)
     with Session(settings, module="test", run_id="1") as deciding:
         pool = WorkerPool(settings, LIMITS, module="test", run_id="1", deadline=Deadline(60.0), deciding=deciding)
         with pool:
-            pool.run([8, 0], _talk, size=float)
+            pool.run([9, 0], _talk, size=float)
             assert deciding.is_alive()
             pool.run([1, 1], _talk, size=float)
 
@@ -92,14 +107,18 @@ def test_a_run_that_has_lost_its_lock_begins_nothing_more(
     begun: list[int] = []
 
     def begin(session: Session, task: int) -> list[int]:
+        """The first one is at work until the loss is known."""
         begun.append(task)
-        return _talk(session, task)
+        end = Deadline(60.0)
+        while not pool.losses and not end.passed:
+            _talk(session, 1)
+        return []
 
     direct = replace(settings, port=database.server.port)
     with Session(settings, module="test", run_id="1") as deciding:
-        pool = WorkerPool(
+        pool = WatchedPool(
             direct, LIMITS._replace(jobs=1), module="test", run_id="1", deadline=Deadline(60.0), deciding=deciding
         )
         with pool, pytest.raises(driver_error()):
-            pool.run([8, 1, 1], begin, size=float)
-    assert begun == [8]
+            pool.run([3, 2, 1], begin, size=float)
+    assert begun == [3]

@@ -109,7 +109,7 @@ def _primary(params: dict[str, Any], database: str, *statements: str) -> list[tu
 
 def _caught_up(params: dict[str, Any]) -> None:
     """Wait until both standbys know all that the primary knows, also the one that was a primary just now."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     behind = "SELECT 2 - count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
     while _primary(params, "postgres", behind)[0][0]:
         assert time.monotonic() < end, "the standbys do not catch up"
@@ -117,7 +117,7 @@ def _caught_up(params: dict[str, Any]) -> None:
 
 
 def _members(lab: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    with urllib.request.urlopen(lab["postgresql"]["patroni"][0]["rest"] + "/cluster", timeout=10) as answer:  # noqa: S310 - the lab's own address
+    with urllib.request.urlopen(lab["postgresql"]["patroni"][0]["rest"] + "/cluster", timeout=60) as answer:  # noqa: S310 - the lab's own address
         return {member["name"]: member for member in json.load(answer)["members"]}
 
 
@@ -145,12 +145,12 @@ def test_switchover_in_the_middle_stops_and_the_next_run_ends_it(lab: dict[str, 
             f"INSERT INTO t{number} SELECT generate_series(1, 5000)",
         )
         _primary(cluster, name, f"VACUUM ANALYZE t{number}")
-        _primary(cluster, name, f"UPDATE t{number} SET v = 1")
+        _primary(cluster, name, f"UPDATE t{number} SET v = 1", "SELECT pg_stat_force_next_flush()")
     with contextlib.closing(_connect(cluster, name)) as holder, holder.cursor() as cursor:
         holder.autocommit = False
         cursor.execute("LOCK TABLE t1 IN SHARE MODE")
-        process = start_module("pg_maintenance", {**cluster, **CONDITION, "lock_timeout": 120, "jobs": 2})
-        end = time.monotonic() + 30
+        process = start_module("pg_maintenance", {**cluster, **CONDITION, "lock_timeout": 600, "jobs": 2})
+        end = time.monotonic() + 120
         while not _primary(cluster, name, "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'")[
             0
         ][0]:
@@ -165,7 +165,7 @@ def test_switchover_in_the_middle_stops_and_the_next_run_ends_it(lab: dict[str, 
             headers={"Content-Type": "application/json"},
             method="POST",
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - the lab's own address
+        with urllib.request.urlopen(request, timeout=180) as answer:  # noqa: S310 - the lab's own address
             assert answer.status == 200
     run = finish_module(process)
     assert run.failed

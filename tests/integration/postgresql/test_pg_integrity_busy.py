@@ -52,11 +52,12 @@ def asking(database: Database, **options: Any) -> Iterator[Future[ModuleRun]]:
 @pytest.mark.every_version
 def test_what_was_dropped_meanwhile_is_not_damaged(busy: Database) -> None:
     """Listed, and dropped before its turn; what has taken the place of an index is looked at."""
-    with contextlib.closing(busy.connect(autocommit=False)) as session, asking(busy) as answer:
+    with contextlib.closing(busy.connect(autocommit=False)) as session:
         session.cursor().execute("DROP TABLE gone; DROP INDEX kept_note; CREATE INDEX kept_note ON kept (note)")
-        busy.wait_until(WAITS.format(since=""))
-        session.commit()
-        run = answer.result()
+        with asking(busy) as answer:
+            busy.wait_until(WAITS.format(since=""))
+            session.commit()
+            run = answer.result()
     assert not run.failed, run.msg
     assert (run["status"], run["damaged"], run["unchecked"]) == ("whole", [], [])
     assert run["gone"] == [*(f"{kind} public.gone{end}" for kind, end in ENDS), "index public.kept_note"]
@@ -86,13 +87,14 @@ def test_a_locked_table_does_not_take_the_time_of_the_others(busy: Database) -> 
 
 def test_a_table_is_come_back_to_when_its_lock_is_over(busy: Database) -> None:
     """It was not to be had at first."""
-    with contextlib.closing(busy.connect(autocommit=False)) as session, asking(busy) as answer:
+    with contextlib.closing(busy.connect(autocommit=False)) as session:
         session.cursor().execute("LOCK TABLE a_first")
-        busy.wait_until(WAITS.format(since=""))
-        ((since,),) = busy.administer(SINCE)
-        busy.wait_until(WAITS.format(since=since))
-        session.rollback()
-        run = answer.result()
+        with asking(busy) as answer:
+            busy.wait_until(WAITS.format(since=""))
+            ((since,),) = busy.administer(SINCE)
+            busy.wait_until(WAITS.format(since=since))
+            session.rollback()
+            run = answer.result()
     assert (run["status"], run["unchecked"]) == ("whole", []), run.result
     assert len(run["checked"]) == len(TABLES) * len(ENDS)
 

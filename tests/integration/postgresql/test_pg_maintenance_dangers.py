@@ -31,6 +31,8 @@ def autovacuum(database: Database) -> Iterator[None]:
     )
     yield
     database.sql("ALTER SYSTEM RESET autovacuum", "ALTER SYSTEM RESET autovacuum_naptime", "SELECT pg_reload_conf()")
+    # It would begin another one, in the database of the next test.
+    until(database, "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'autovacuum launcher'")
 
 
 @pytest.mark.usefixtures("autovacuum")

@@ -86,11 +86,11 @@ def test_timeout_cancels_what_runs(database: Database, holder: Any) -> None:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT count(*) FROM pg_class")
         began = time.monotonic()
-        run = database.maintain(**COMPACT, timeout=3, on_blocked="report", lock_timeout=60)
+        run = database.maintain(**COMPACT, timeout=6, on_blocked="report", lock_timeout=60)
         assert time.monotonic() - began < 60
     assert not run.failed, run.msg
-    assert "timeout of 3 s" in run["not_done"][0]["why"]
-    assert "timeout of 3 s" in run["blockers"][0]["holder"]
+    assert "timeout of 6 s" in run["not_done"][0]["why"]
+    assert "timeout of 6 s" in run["blockers"][0]["holder"]
     assert database.invalid() == []
     holder.rollback()
     assert database.maintain(**COMPACT).changed
@@ -100,15 +100,18 @@ def test_a_finished_build_waits_longer_than_for_a_lock(database: Database, holde
     """M3: the lock timeout is not for the last phases of a build, whose waits hinder nobody."""
     database.table("bloated", rows=40000, dead=False)
     _waste(database, "bloated")
-    with holder.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with contextlib.closing(database.connect(autocommit=False)) as gate, holder.cursor() as cursor:
+        gate.cursor().execute("LOCK TABLE bloated IN ROW EXCLUSIVE MODE")
         process = start_module(
             "pg_maintenance",
             {**database.server.params(database.name), **COMPACT, "lock_timeout": 4.0, "lock_retries": 0},
         )
-        # A session of the run is there, so that the snapshot is younger than lock_timeout when the build begins.
-        until(database, "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'")
+        # The session that is to build is there, and waits for who uses the table: the transaction is younger than
+        # lock_timeout when the build begins, and older than the build.
+        until(database, "SELECT count(*) > 1 FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'")
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("SELECT count(*) FROM pg_class")
+        gate.rollback()
         until(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'virtualxid' AND NOT granted")
         cursor.execute("SELECT pg_sleep(5)")
         holder.rollback()
@@ -119,13 +122,16 @@ def test_a_finished_build_waits_longer_than_for_a_lock(database: Database, holde
 
 
 def test_builds_of_one_run_do_not_wait_for_each_other(database: Database) -> None:
-    """M3: an index with an expression keeps every other concurrent build waiting, so it is built by itself."""
+    """M3: an index with an expression keeps every other concurrent build waiting, so it is built by itself.
+
+    Two such indexes at once would wait for each other, which the server ends.
+    """
     for name in ("a", "b", "c"):
         database.table(name, rows=40000, dead=False)
     database.sql("CREATE INDEX a_expression ON a ((id % 7), id)", "CREATE INDEX b_partial ON b (id) WHERE state > 1")
     for name in ("a", "b", "c"):
         _waste(database, name)
-    run = database.maintain(**COMPACT, jobs=3, index_wait_timeout=0.3, lock_retries=0)
+    run = database.maintain(**COMPACT, jobs=3, index_wait_timeout=5, lock_retries=0)
     assert not run.failed, run.msg
     assert len(run["done"]) == 8
     assert database.invalid() == []
@@ -255,16 +261,16 @@ def test_catalogs_that_cannot_be_rebuilt_are_not_an_error(database: Database) ->
 @pytest.mark.parametrize(
     "setting",
     [
-        "statement_timeout = '20ms'",
-        "idle_session_timeout = '300ms'",
-        "transaction_timeout = '300ms'",
+        "statement_timeout = '1500ms'",
+        "idle_session_timeout = '1500ms'",
+        "transaction_timeout = '1500ms'",
         "lock_timeout = '1ms'",
     ],
 )
 def test_timeouts_of_the_role_do_not_end_the_run(database: Database, holder: Any, setting: str) -> None:
     """M11, M13: each is set anew on every session."""
     if "transaction_timeout" in setting and holder.server_version < 170000:
-        setting = "idle_in_transaction_session_timeout = '300ms'"
+        setting = "idle_in_transaction_session_timeout = '1500ms'"
     database.table("busy")
     database.table("other")
     database.sql(f"ALTER ROLE postgres IN DATABASE {database.name} SET {setting}")
@@ -278,7 +284,8 @@ def test_timeouts_of_the_role_do_not_end_the_run(database: Database, holder: Any
             Database(database.server, "postgres"),
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'",
         )
-        cursor.execute("SELECT pg_sleep(1)")
+        # Longer than each of them; they are longer than what a session has said until they are set anew.
+        cursor.execute("SELECT pg_sleep(2)")
         holder.rollback()
     run = finish_module(process)
     assert not run.failed, run.msg

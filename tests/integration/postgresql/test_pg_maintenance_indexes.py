@@ -199,7 +199,7 @@ def test_killed_run_is_finished_by_the_next(database: Database) -> None:
         database.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'"
         )
-        until(database, "SELECT 1 - count(*) FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'")
+        until(database, "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'lowtide.ops%'")
         holder.rollback()
     assert database.invalid() == ["bloated_pkey_ccnew"]
     run = database.maintain(**COMPACT, **VALID)

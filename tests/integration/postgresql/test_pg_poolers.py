@@ -173,7 +173,7 @@ def test_a_pooler_without_a_session_to_spare_is_refused(database: Database) -> N
     """Whether sessions are shared is not known then; nobody is kept waiting longer than connect_timeout."""
     pooler = FakePooler(database.server.port, sessions=1)
     with contextlib.closing(pooler):
-        run = _run(database, "pg_maintenance_info", login_port=pooler.port, ssl_mode="disable", connect_timeout=2)
+        run = _run(database, "pg_maintenance_info", login_port=pooler.port, ssl_mode="disable", connect_timeout=5)
     assert run["error"]["refused"]
     assert "could not be found out" in run.msg
     assert "connections to spare" in run.msg

@@ -13,7 +13,7 @@ from psycopg2 import sql
 
 from support.modules import ModuleRun, run_module
 
-from .conftest import PASSWORD, Database
+from .conftest import PASSWORD, Database, until
 
 pytestmark = pytest.mark.lab("postgresql")
 
@@ -209,7 +209,7 @@ def test_one_row_too_many_is_an_error(database: Database) -> None:
     assert "rows" not in run.result
 
 
-@pytest.mark.parametrize("query", ["SELECT pg_sleep(60)", "SELECT * FROM locked"])
+@pytest.mark.parametrize("query", ["SELECT pg_sleep(600)", "SELECT * FROM locked"])
 def test_the_server_ends_what_takes_too_long(database: Database, query: str) -> None:
     """Work, and waiting for a lock."""
     database.sql("CREATE TABLE locked (a int)")
@@ -222,8 +222,9 @@ def test_the_server_ends_what_takes_too_long(database: Database, query: str) -> 
     assert run.failed
     assert "statement timeout" in run["error"]["problem"]
     assert "timeout" in run["error"]["next_step"]
-    assert time.monotonic() - begun < 30
-    assert database.one("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'pg_query_info'") == 0
+    assert time.monotonic() - begun < 60
+    # The server ends its session a moment after the client has gone.
+    until(database, "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name ~ 'pg_query_info'")
 
 
 def test_another_cluster_is_refused(database: Database) -> None:

@@ -33,6 +33,7 @@ CREATE TABLE shop.orders (id int PRIMARY KEY, note text) WITH (autovacuum_enable
 ALTER TABLE shop.orders OWNER TO {owner};
 INSERT INTO shop.orders SELECT g, 'x' FROM generate_series(1, 5000) g;
 UPDATE shop.orders SET note = 'y' WHERE id % 2 = 0;
+SELECT pg_stat_force_next_flush();
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 from labkit.postgresql_accounts import RIGHTS
 
 from support.postgresql_rights import find_grants, grant_all_but
-from support.restores import OWN_PUBLIC, PASSWORD, Shop
+from support.restores import OWN_PUBLIC, PASSWORD, Shop, let_in
 
 OWN_SET = 16
 """From this version on a grant says itself whether its rights are inherited, and handed on by SET ROLE."""
@@ -36,12 +36,11 @@ def test_each_grant_is_needed_and_named(shop: Shop, tmp_path: Path) -> None:
     }
     assert len(grants) == len(expected)
     for grant, statement in zip(grants, expected.values(), strict=True):
-        shop.site.sql(f"REVOKE CONNECT ON DATABASE lowtide FROM {shop.account}", database="postgres")
+        let_in(shop.site, f"REVOKE CONNECT ON DATABASE lowtide FROM {shop.account}")
         shop.site.sql(f"DROP ROLE {shop.account}")
         grant_all_but(shop.server.superuser, shop.name, tmp_path, grant, owner=shop.owner, restore=shop.account)
-        shop.site.sql(
-            f"ALTER ROLE {shop.account} PASSWORD '{PASSWORD}'; GRANT CONNECT ON DATABASE lowtide TO {shop.account}"
-        )
+        shop.site.sql(f"ALTER ROLE {shop.account} PASSWORD '{PASSWORD}'")
+        let_in(shop.site, f"GRANT CONNECT ON DATABASE lowtide TO {shop.account}")
         for check in (True, False):
             run = shop.restore(check=check)
             assert run["error"]["refused"] is True

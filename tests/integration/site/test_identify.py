@@ -54,7 +54,7 @@ def restricted(lab: dict[str, Any], unique_name: Callable[..., str]) -> Iterator
     kubectl = [facts["kubectl"], "--kubeconfig", facts["kubeconfig"]]
 
     def call(*arguments: str) -> str:
-        return subprocess.run([*kubectl, *arguments], check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run([*kubectl, *arguments], check=True, capture_output=True, text=True, timeout=300).stdout
 
     call("create", "namespace", namespace)
     call("-n", namespace, "create", "serviceaccount", "nobody")

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import textwrap
 import time
@@ -17,7 +15,7 @@ import yaml
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepEvent, StepStarted, StepSucceeded
 from support.checkout import load_yaml
-from support.playbooks import PlaybookRun, start_playbook
+from support.playbooks import PlaybookRun, kill_playbook, start_playbook, write_yaml
 from support.small_site import (
     CONSUMER,
     EXAMPLE,
@@ -29,7 +27,7 @@ from support.small_site import (
 
 pytestmark = [
     pytest.mark.lab("kubernetes", "kafka", "postgresql", "versitygw", "feature_service"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
 ]
 WINDOW = "lowtide.ops.maintenance_window"
 STATUS = "lowtide.ops.window_status"
@@ -91,7 +89,7 @@ def test_a_site_is_two_files(site: SmallSite, lab: dict[str, Any], ansible_playb
 
     site.make_dead_rows()
     before = site.read_state()
-    rehearsal = ansible_playbook(WINDOW, "--check", *site.arguments, timeout=300)
+    rehearsal = ansible_playbook(WINDOW, "--check", *site.arguments)
     assert rehearsal.rc == 0, rehearsal.stdout
     assert site.read_state() == before
     told = read_words(rehearsal)
@@ -104,7 +102,7 @@ def test_a_site_is_two_files(site: SmallSite, lab: dict[str, Any], ansible_playb
     ):
         assert words in told, rehearsal.stdout
 
-    window = ansible_playbook(WINDOW, *site.arguments, timeout=300)
+    window = ansible_playbook(WINDOW, *site.arguments)
     assert window.rc == 0, window.stdout
     report = site.read_report()
     assert report["state"] == "succeeded"
@@ -122,7 +120,7 @@ def test_a_site_is_two_files(site: SmallSite, lab: dict[str, Any], ansible_playb
     assert f"Window {report['window_id']}: succeeded" in status
     assert "did 1 of 1 step" in status
 
-    again = ansible_playbook(WINDOW, *site.arguments, timeout=300)
+    again = ansible_playbook(WINDOW, *site.arguments)
     assert again.rc == 0, again.stdout
     assert again.changed == 0
     assert site.read_report()["state"] == "no_changes"
@@ -132,7 +130,7 @@ def test_a_site_is_two_files(site: SmallSite, lab: dict[str, Any], ansible_playb
 
 def wait_for_stop(site: SmallSite, window: subprocess.Popen[str]) -> None:
     """Wait until the journal says that everything is stopped."""
-    end = time.monotonic() + 100
+    end = time.monotonic() + 300
     while not any(isinstance(event, StepSucceeded) and event.step == "shutdown" for event in site.read_events()):
         if window.poll() is not None:
             pytest.fail(f"the window ended before it had stopped anything:\n{window.communicate()[0]}")
@@ -140,8 +138,20 @@ def wait_for_stop(site: SmallSite, window: subprocess.Popen[str]) -> None:
         time.sleep(0.1)
 
 
+def hold_before_maintenance(site: SmallSite) -> None:
+    """Have the window wait when everything is stopped, so that it is killed there however late that is."""
+    wait = {"ansible.builtin.wait_for": {"path": str(site.folder / "never"), "timeout": 300}}
+    tasks = write_yaml(site.folder / "hold.yml", [{"name": "Wait", **wait, "when": "not ansible_check_mode"}])
+    steps: list[dict[str, Any]] = site.variables["window_steps"]
+    (stopped,) = [number for number, step in enumerate(steps) if step["name"] == "shutdown"]
+    hold = {"name": "hold", "tasks": str(tasks), "hosts": ["workloads"], "needs": ["shutdown"]}
+    steps.insert(stopped + 1, hold)
+    site.write()
+
+
 def test_a_killed_window_is_restored_and_not_resumed(site: SmallSite, ansible_playbook: Run) -> None:
     """With the same two files; the maintenance that the window was about to do stays undone."""
+    hold_before_maintenance(site)
     site.make_dead_rows()
     vacuums = site.count_vacuums()
     window = start_playbook(WINDOW, *site.arguments)
@@ -149,8 +159,7 @@ def test_a_killed_window_is_restored_and_not_resumed(site: SmallSite, ansible_pl
         wait_for_stop(site, window)
     finally:
         if window.poll() is None:
-            os.killpg(window.pid, signal.SIGKILL)
-            window.communicate(timeout=60)
+            kill_playbook(window)
     stopped = site.cluster.read_workloads()
     assert {name: item["replicas"] for name, item in stopped.items()} == dict.fromkeys(SERVING, 0)
     assert all(item["notes"] for item in stopped.values())
@@ -187,7 +196,7 @@ def test_five_tiers_without_kafka_run_by_the_same_playbook(tiered_site: SmallSit
     A tier is missing: the window is refused.
     """
     tiered_site.make_dead_rows()
-    window = ansible_playbook(WINDOW, *tiered_site.arguments, timeout=300)
+    window = ansible_playbook(WINDOW, *tiered_site.arguments)
     assert window.rc == 0, window.stdout
     assert tiered_site.read_report()["state"] == "succeeded"
     assert read_order(tiered_site, "shutdown") == list_in_turn(TIERS[::-1])
@@ -198,7 +207,7 @@ def test_five_tiers_without_kafka_run_by_the_same_playbook(tiered_site: SmallSit
     cluster = tiered_site.cluster
     cluster.kubectl("delete", "deployment", "app-3")
     before = cluster.read_workloads()
-    refused = ansible_playbook(WINDOW, *tiered_site.arguments, timeout=300)
+    refused = ansible_playbook(WINDOW, *tiered_site.arguments)
     assert refused.rc == 2
     assert tiered_site.read_report()["state"] == "refused"
     assert f"Deployment {cluster.namespace}/app-3" in tiered_site.read_report()["cause"]
@@ -214,7 +223,7 @@ def test_a_tier_that_may_not_be_stopped_has_the_others_started_again(
     cluster = tiered_site.cluster
     cluster.apply(*tiered_site.objects, describe_role_without_patch_of("app-3", TIERS_SERVING))
     cluster.wait_ready()
-    failed = ansible_playbook(WINDOW, *tiered_site.arguments, timeout=300)
+    failed = ansible_playbook(WINDOW, *tiered_site.arguments)
     assert failed.rc == 2
     report = tiered_site.read_report()
     assert report["state"] == "failed_reverted"

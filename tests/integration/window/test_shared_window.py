@@ -112,7 +112,7 @@ class Cut:
     def play(self) -> Played:
         """Run the window; the server is away from the first backup on."""
         process = self.window.start()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not any("backups" in values for values in self.window.world().values()):
             assert time.monotonic() < deadline, "no backup was made"
             time.sleep(0.05)

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg2
 from confluent_kafka import Consumer, TopicPartition
 
-SECONDS = 10.0
+SECONDS = 60.0
 LEDGER = """
 SELECT partition, count(*), min("offset"), max("offset") FROM execution_events WHERE topic = %s GROUP BY partition
 """

@@ -13,7 +13,7 @@ import json
 
 from confluent_kafka.admin import AdminClient
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def main() -> None:

@@ -4,8 +4,8 @@
 """A small service for hosts with systemd: slow to start, ready when what it needs is, finishes its requests on SIGTERM.
 
 host_service.py PORT [NEEDED_PORT]. A file `mode` beside it says how this release behaves: good (or no file),
-never_ready, crash, or breaks (ready at first, not after a second). GET /ready, /inflight, /release, /work?SECONDS;
-POST /drain, /resume.
+never_ready, crash, or breaks (ready at first, not a second after it has said so). GET /ready, /inflight, /release,
+/work?SECONDS; POST /drain, /resume.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Service(http.server.ThreadingHTTPServer):
         self.mode = mode.read_text().strip() if mode.exists() else "good"
         self.needed = needed
         self.began = time.monotonic()
+        self.said_ready: float | None = None
         self.draining = False
         self.in_flight = 0
         self.guard = threading.Lock()
@@ -41,18 +42,20 @@ class Service(http.server.ThreadingHTTPServer):
 
     def find_unready(self) -> str:
         """Why it does not serve, empty when it does."""
-        age = time.monotonic() - self.began
+        now = time.monotonic()
         if self.draining:
             return "draining"
-        if age < START_SECONDS:
+        if now - self.began < START_SECONDS:
             return "starting"
-        if self.mode == "never_ready" or (self.mode == "breaks" and age > START_SECONDS + 1):
+        has_broken = self.mode == "breaks" and self.said_ready is not None and now > self.said_ready + 1
+        if self.mode == "never_ready" or has_broken:
             return "the release does not work"
         if self.needed:
             try:
                 socket.create_connection(("127.0.0.1", self.needed), timeout=1).close()
             except OSError as error:
                 return f"what it needs on port {self.needed}: {error}"
+        self.said_ready = self.said_ready or now
         return ""
 
 

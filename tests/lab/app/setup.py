@@ -28,7 +28,7 @@ from psycopg2.extensions import encrypt_password
 FOLDER = Path(__file__).parent
 COMPLETE = "Feature service: schema and history are complete."
 """The database's comment, written last."""
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def create_topic(brokers: str, topic: str, partitions: int) -> None:

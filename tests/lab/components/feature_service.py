@@ -93,7 +93,7 @@ class FeatureService(Component):
                 "FEATURE_MAINTENANCE_PASSWORD": self._password(lab, MAINTENANCE),
                 "FEATURE_BACKUP_PASSWORD": self._password(lab, BACKUP),
             },
-            seconds=120,
+            seconds=600,
         )
         psql = find_server_programs(lab, DEBIAN_VERSION) / "psql"
         grants = make_grant_arguments(owner=OWNER, maintenance=MAINTENANCE, backup=BACKUP)
@@ -105,8 +105,8 @@ class FeatureService(Component):
 
     def ready(self, lab: Lab) -> None:
         """All pods that are wanted are ready, and the group is stable with every worker in it."""
-        lab.wait_for("feature service: pods", lambda: self._pods_ready(lab), 120)
-        lab.wait_for(f"consumer group {GROUP}", lambda: self._group_complete(lab), 60)
+        lab.wait_for("feature service: pods", lambda: self._pods_ready(lab), 400)
+        lab.wait_for(f"consumer group {GROUP}", lambda: self._group_complete(lab), 300)
 
     @staticmethod
     def _workload(lab: Lab, resource: str, name: str) -> dict[str, Any]:

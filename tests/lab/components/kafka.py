@@ -33,7 +33,7 @@ JAVA_OPTIONS = (
 )
 ASK_CLUSTER = (
     "import sys; from confluent_kafka.admin import AdminClient; "
-    "seen = AdminClient({'bootstrap.servers': sys.argv[1]}).list_topics(timeout=5); "
+    "seen = AdminClient({'bootstrap.servers': sys.argv[1]}).list_topics(timeout=30); "
     "print(seen.cluster_id if seen.brokers else '')"
 )
 
@@ -127,7 +127,7 @@ class Kafka(Component):
             with socket.create_connection((CONTROL, PORT), timeout=5):  # costs less than a client that waits
                 return self._cluster_id(lab)
 
-        lab.wait_for(f"Kafka at {BOOTSTRAP}", seen, 90, *lab.processes(self.name))
+        lab.wait_for(f"Kafka at {BOOTSTRAP}", seen, 300, *lab.processes(self.name))
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Where it listens, and which cluster it is."""

@@ -72,7 +72,7 @@ class Kubernetes(Component):
         runtimes = [node.start_runtime(containerd) for node in nodes]
         self._start_api(lab)
         for node, runtime in zip(nodes, runtimes, strict=True):
-            lab.wait_for(f"{runtime.name} answers", partial(node.ctr, containerd, "version"), 60, runtime)
+            lab.wait_for(f"{runtime.name} answers", partial(node.ctr, containerd, "version"), 300, runtime)
             node.load(containerd, kubernetes_install.basic_images(lab))
         self._wait_for_api(lab)
         # Not earlier: on a slow machine the controller manager would give up on the API server after 10 s.
@@ -120,11 +120,11 @@ class Kubernetes(Component):
         running = lab.processes(self.name)
         for node in self._nodes(lab):
             kubelet = next(one for one in running if one.name == f"{node.spec.name}-kubelet")
-            lab.wait_for(f"node {node.spec.name} ready", partial(self._node_ready, lab, node, kubelet), 120, kubelet)
+            lab.wait_for(f"node {node.spec.name} ready", partial(self._node_ready, lab, node, kubelet), 400, kubelet)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
-        lab.wait_for("default service account", lambda: self.get(lab, account), 60, *running)
+        lab.wait_for("default service account", lambda: self.get(lab, account), 300, *running)
         scheduler = next(one for one in running if one.name == "kube-scheduler")
-        lab.wait_for("scheduler", lambda: self._open(lab, f"https://{CONTROL}:10259/readyz") == b"ok", 30, scheduler)
+        lab.wait_for("scheduler", lambda: self._open(lab, f"https://{CONTROL}:10259/readyz") == b"ok", 120, scheduler)
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         system = self.get(lab, "/api/v1/namespaces/kube-system")
@@ -234,7 +234,7 @@ class Kubernetes(Component):
     def _wait_for_api(self, lab: Lab) -> None:
         names = {"etcd", "kube-apiserver"}
         needed = [one for one in lab.processes(self.name) if one.name in names]
-        lab.wait_for("Kubernetes API", lambda: self._open(lab, f"{SERVER}/readyz") == b"ok", 120, *needed)
+        lab.wait_for("Kubernetes API", lambda: self._open(lab, f"{SERVER}/readyz") == b"ok", 400, *needed)
 
     def _node_ready(self, lab: Lab, node: Node, kubelet: Process) -> bool:
         status = self.get(lab, f"/api/v1/nodes/{node.spec.name}")["status"]

@@ -90,12 +90,12 @@ class MariaDB(Component):
             lab.wait_for(
                 f"MariaDB ({role})",
                 lambda role=role: self._ask(lab, role, "SELECT 1") == "1",  # type: ignore[misc]
-                30,
+                120,
                 *lab.processes(self.name),
             )
         self._make_accounts(lab)
         self._follow(lab)
-        lab.wait_for("replica of MariaDB", lambda: self._is_level(lab), 30, *lab.processes(self.name))
+        lab.wait_for("replica of MariaDB", lambda: self._is_level(lab), 120, *lab.processes(self.name))
 
     def _ask(self, lab: Lab, role: str, sql: str) -> str:
         """Run SQL as root by the socket, and return what it prints."""

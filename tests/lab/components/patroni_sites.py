@@ -55,7 +55,7 @@ class PatroniSites(Component):
         self._spawn(lab, east)
         self._spawn(lab, ha)
         if not (state / BOOTSTRAPPED).exists():
-            lab.wait_for("east: a leader", lambda: self._lead(east), 60, *lab.processes(self.name))
+            lab.wait_for("east: a leader", lambda: self._lead(east), 300, *lab.processes(self.name))
         self._spawn(lab, west)
 
     @staticmethod
@@ -99,7 +99,7 @@ class PatroniSites(Component):
             lab.wait_for(
                 f"Patroni cluster {site.scope}: all members run",
                 partial(self._lead, site),
-                90,
+                300,
                 *lab.processes(self.name),
             )
         (state / BOOTSTRAPPED).touch()

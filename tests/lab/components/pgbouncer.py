@@ -84,7 +84,7 @@ class PgBouncer(Component):
             lab.wait_for(
                 f"PgBouncer (pooling by {mode}) at {CONTROL}:{port}",
                 lambda port=port: self._comes_through(lab, port),  # type: ignore[misc]
-                30,
+                120,
                 *lab.processes(self.name),
             )
 

@@ -177,7 +177,7 @@ class PostgreSQL(Component):
 
     def ready(self, lab: Lab) -> None:
         """A running leader with two streaming standbys."""
-        lab.wait_for("PostgreSQL: a leader and two streaming standbys", self._leader, 120, *lab.processes(self.name))
+        lab.wait_for("PostgreSQL: a leader and two streaming standbys", self._leader, 300, *lab.processes(self.name))
         (lab.state(self.name) / BOOTSTRAPPED).touch()
 
     def stop(self, lab: Lab) -> None:
@@ -189,7 +189,7 @@ class PostgreSQL(Component):
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Hosts, superuser, passfile, identity, and Patroni's REST interfaces."""
-        leader = lab.wait_for("PostgreSQL's leader", self._leader, 30)
+        leader = lab.wait_for("PostgreSQL's leader", self._leader, 120)
         return {
             "hosts": list(POSTGRESQL),
             "port": PORT,

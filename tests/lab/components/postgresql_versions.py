@@ -102,7 +102,7 @@ class PostgreSQLVersions(Component):
             process.kill(left)
             return not left
 
-        lab.wait_for(f"{folders[0]}: end of the processes of an earlier run", are_deserted, 20)
+        lab.wait_for(f"{folders[0]}: end of the processes of an earlier run", are_deserted, 60)
 
     def _initialize(self, lab: Lab, version: str, data: Path, password: str) -> None:
         """Make the data folder of a version, whole or not at all."""
@@ -140,7 +140,7 @@ class PostgreSQLVersions(Component):
                 self._psql(lab, version, *grants, database=postgresql_accounts.DATABASE)
             return True
 
-        lab.wait_for(f"PostgreSQL {version} at {CONTROL}:{find_port(version)}", has_accounts, 60, *running)
+        lab.wait_for(f"PostgreSQL {version} at {CONTROL}:{find_port(version)}", has_accounts, 300, *running)
 
     def _psql(
         self, lab: Lab, version: str, *arguments: str | Path, database: str = "postgres", statements: str | None = None

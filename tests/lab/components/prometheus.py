@@ -90,7 +90,7 @@ class Prometheus(Component):
             ready_at = ((SINK, "/"), (ALERTMANAGER, "/-/ready"), (PROMETHEUS, "/-/ready"))
             return all(probe.request(address, path).status == HTTPStatus.OK for address, path in ready_at)
 
-        lab.wait_for("Prometheus, Alertmanager and their sink", ready, 60, *lab.processes(self.name))
+        lab.wait_for("Prometheus, Alertmanager and their sink", ready, 300, *lab.processes(self.name))
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """The interfaces, and where targets and rules go."""

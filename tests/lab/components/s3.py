@@ -40,7 +40,7 @@ class S3(Component):
         def has_bucket() -> bool:
             return probe.request(ADDRESS, f"/{BUCKET}", method="PUT").status == HTTPStatus.OK
 
-        lab.wait_for(f"moto at {ADDRESS}", has_bucket, 60, *lab.processes(self.name))
+        lab.wait_for(f"moto at {ADDRESS}", has_bucket, 300, *lab.processes(self.name))
 
     def facts(self, lab: Lab) -> dict[str, Any]:
         """Endpoint and credentials, in the form that every S3 component has."""

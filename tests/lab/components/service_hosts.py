@@ -179,7 +179,7 @@ class ServiceHosts(Component):
         running = lab.processes(self.name)
         for address in SERVICE_HOSTS:
             argv = [*self._ssh(lab, address), "systemctl", "is-active", "multi-user.target", "dbus.socket"]
-            lab.wait_for(f"service host {address}", lambda argv=argv: lab.run(argv, seconds=10).stdout, 60, *running)  # type: ignore[misc]
+            lab.wait_for(f"service host {address}", lambda argv=argv: lab.run(argv, seconds=30).stdout, 300, *running)  # type: ignore[misc]
 
     def _ssh(self, lab: Lab, address: str) -> list[str | Path]:
         keys = lab.state(self.name) / "keys"
@@ -208,7 +208,7 @@ class ServiceHosts(Component):
             process.kill(left)
             return not left
 
-        lab.wait_for(f"service host {name}: end of its processes", ended, 10)
+        lab.wait_for(f"service host {name}: end of its processes", ended, 60)
         cgroup.remove()
         place = PROPAGATED / self._machine(lab, name)
         if place.is_dir():

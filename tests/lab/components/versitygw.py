@@ -85,7 +85,7 @@ class Versitygw(Component):
         def refuses() -> bool:
             return probe.request(ADDRESS, "/").status == HTTPStatus.FORBIDDEN
 
-        lab.wait_for(f"versitygw at {ADDRESS}", refuses, 60, *lab.processes(self.name))
+        lab.wait_for(f"versitygw at {ADDRESS}", refuses, 300, *lab.processes(self.name))
         state = lab.state(self.name)
         files = [aws_credentials(state).file, aws_credentials(state, APPENDER).file]
         python = lab.cache / "venv/bin/python"

@@ -77,7 +77,7 @@ class Cgroup:
                 found.update(int(line) for line in text.split() if line != "0")
         return found
 
-    def remove(self, seconds: float = 10.0) -> None:
+    def remove(self, seconds: float = 60.0) -> None:
         """Remove this cgroup and all below it in each hierarchy; they must hold no process."""
         deadline = time.monotonic() + seconds
         while True:

@@ -29,7 +29,7 @@ def _container(name: str, image: str, program: str, environment: dict[str, str],
         "readinessProbe": {
             "httpGet": {"path": probe, "port": PORT},
             "periodSeconds": 1,
-            "timeoutSeconds": 2,
+            "timeoutSeconds": 5,
             "failureThreshold": 2,
         },
         "resources": {"requests": {"cpu": "20m", "memory": "48Mi"}, "limits": {"memory": "256Mi"}},

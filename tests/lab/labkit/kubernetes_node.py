@@ -100,7 +100,7 @@ class Node:
         argv = ["/usr/bin/unshare", "--mount", "--propagation", "slave", "--", "/usr/bin/sleep", "infinity"]
         holder = self.lab.spawn(COMPONENT, self._name("mounts"), argv)
         name = Path(f"/proc/{holder.pid}/comm")
-        self.lab.wait_for(f"{self.spec.name}: mount namespace", lambda: name.read_text() == "sleep\n", 10, holder)
+        self.lab.wait_for(f"{self.spec.name}: mount namespace", lambda: name.read_text() == "sleep\n", 60, holder)
         enter = ["/usr/bin/nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--"]
         for point, folder in PRIVATE.items():
             source = self.folder / folder
@@ -116,7 +116,7 @@ class Node:
     def ctr(self, containerd: Path, *arguments: str | Path, check: bool = True) -> str:
         """Run containerd's own client in the namespace of Kubernetes; what it prints."""
         argv = [containerd / "usr/bin/ctr", "--address", self.socket, "--namespace", "k8s.io", *arguments]
-        return self.lab.run(argv, seconds=120, check=check).stdout
+        return self.lab.run(argv, seconds=600, check=check).stdout
 
     def load(self, containerd: Path, archive: Path) -> None:
         """Import an image archive, unless this node has had it already."""
@@ -143,7 +143,7 @@ class Node:
         if self.lab.run(["ip", "link", "show", "dev", self.spec.bridge], check=False).returncode == 0:
             self.lab.run(["ip", "link", "del", self.spec.bridge])
 
-    def _end(self, find: Callable[[], set[int]], seconds: float = 10.0) -> None:
+    def _end(self, find: Callable[[], set[int]], seconds: float = 60.0) -> None:
         """Kill what ``find`` finds until it finds nothing."""
 
         def ended() -> bool:

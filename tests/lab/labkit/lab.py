@@ -97,7 +97,7 @@ class Lab:
         user: str | None = None,
         cwd: Path | None = None,
         stdin: str | None = None,
-        seconds: float = 60.0,
+        seconds: float = 300.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a short command inside the lab's network, in a clean environment plus ``env``, and return its output."""

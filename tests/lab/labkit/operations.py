@@ -146,7 +146,7 @@ def down(lab: Lab, components: dict[str, Component]) -> None:
         lab.say(f"lab {lab.name} is down ({time.monotonic() - begin:.1f} s)")
 
 
-def _kill_all(lab: Lab, seconds: float = 20.0) -> None:
+def _kill_all(lab: Lab, seconds: float = 120.0) -> None:
     """Kill every process in the lab's cgroups or network, new ones too, until there is none."""
     spared = process.ancestors()
     deadline = time.monotonic() + seconds

@@ -197,7 +197,7 @@ def ancestors() -> set[int]:
     return found
 
 
-def wait_gone(pids: set[int], seconds: float = 10.0) -> set[int]:
+def wait_gone(pids: set[int], seconds: float = 60.0) -> set[int]:
     """Wait until none of ``pids`` runs any more; those that still do after ``seconds``."""
     deadline = time.monotonic() + seconds
     left = {pid for pid in pids if start_time(pid) is not None}

@@ -12,7 +12,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.redaction impo
 
 SIZE = 200_000
 LONGEST = 20.0
-"""Seconds, of which about 4 are needed on a slow machine; what grows with the square takes minutes."""
+"""Seconds of a processor, of which about 4 are needed on a slow one; what grows with the square takes minutes."""
 
 
 def nest(levels: int) -> str:
@@ -53,16 +53,16 @@ def nest(levels: int) -> str:
 )
 def test_time_grows_with_the_text(part: str) -> None:
     """Of any one part that is repeated."""
-    begin = time.monotonic()
+    begin = time.process_time()
     Redactor(["hunter22x"]).redact("password=" + part * (SIZE // len(part)))
-    assert time.monotonic() - begin < LONGEST
+    assert time.process_time() - begin < LONGEST
 
 
 def test_a_quotation_mark_behind_a_run_of_backslashes() -> None:
     """Each further character is compared with it."""
-    begin = time.monotonic()
+    begin = time.process_time()
     Redactor().redact("password=" + "\\" * (SIZE // 2) + '"' + "\\" * (SIZE // 2))
-    assert time.monotonic() - begin < LONGEST
+    assert time.process_time() - begin < LONGEST
 
 
 @pytest.mark.parametrize("levels", range(6))

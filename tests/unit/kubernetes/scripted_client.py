@@ -13,7 +13,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.client imp
 from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams import Stream
 
 Json = dict[str, Any]
-LIMIT = 5.0
+LIMIT = 30.0
 """Seconds that a test waits for what must come."""
 
 

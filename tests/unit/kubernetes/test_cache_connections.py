@@ -11,7 +11,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._kubernetes.streams im
 from unit.kubernetes.scripted_client import LIMIT, ScriptedClient, ScriptedStream
 from unit.kubernetes.yaml_objects import NOW
 
-from .test_cache import EMPTY, error_event, event, follow, names, pod, wait_until_silent
+from .test_cache import EMPTY, error_event, event, follow, names, pod, wait_for, wait_until_silent
 
 Json = dict[str, Any]
 
@@ -26,7 +26,7 @@ def test_events_of_a_connection_that_was_replaced_are_dropped() -> None:
         cache.wait_for_change(0.0)
         wait_until_silent(client)
         cache.refresh()
-        cache.wait_for_change(0.3)
+        wait_for(cache, lambda: len(client.asked) > 1)
         assert names(cache) == ["a"]
         assert (cache.snapshot().find("Pod", "n", "a") or {})["metadata"]["resourceVersion"] == "9"
         assert client.asked == ["1", "9"]
@@ -36,8 +36,9 @@ def test_what_follows_an_error_event_is_dropped() -> None:
     """The connection is done for, whatever else it says."""
     client = ScriptedClient([EMPTY, ([], "5")], [[error_event(410), event("ADDED", "x", "2"), None], [None]])
     with follow(client) as cache:
-        for _attempt in range(4):
-            cache.wait_for_change(0.1)
+        cache.wait_for_change(0.0)
+        wait_until_silent(client)
+        wait_for(cache, lambda: len(client.asked) > 1)
         assert names(cache) == []
         assert client.asked == ["1", "5"]
 

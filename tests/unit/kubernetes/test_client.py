@@ -258,11 +258,11 @@ def test_retry_after_that_is_no_number_is_our_own_pause(memory: MemoryServer, va
 @pytest.mark.parametrize("name", ["get", "list", "stream", "read_lines"])
 def test_a_server_that_hangs_holds_nobody_beyond_the_deadline(memory: MemoryServer, name: str) -> None:
     """It does not wait for it."""
-    memory.hang_next(5, times=10)
+    memory.hang_next(20, times=10)
     begun = time.monotonic()
     with pytest.raises(ApiError, match="there was no answer in time"):
         call(memory.client(0.2), name)
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 15
 
 
 def test_a_server_that_drips_holds_nobody_beyond_the_deadline(memory: MemoryServer) -> None:
@@ -271,7 +271,7 @@ def test_a_server_that_drips_holds_nobody_beyond_the_deadline(memory: MemoryServ
     begun = time.monotonic()
     with pytest.raises(ApiError, match="there was no answer in time"):
         memory.client(0.3).get(WORKER, obj=OBJ)
-    assert 0.3 < time.monotonic() - begun < 5
+    assert 0.3 < time.monotonic() - begun < 9
 
 
 def test_one_final_look_is_possible_at_the_deadline(memory: MemoryServer) -> None:

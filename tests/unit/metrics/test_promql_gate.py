@@ -31,7 +31,7 @@ def ask(server: PrometheusStandIn, *, check: bool = False, **params: Any) -> Mod
     """Run the module with one query that allows at most 1."""
     queries = [{"name": "errors", "query": "rate(errors[1m])", "max": 1.0}]
     return run_module(
-        "promql_gate", {"url": server.url, "queries": queries, "request_timeout": 1, **params}, check=check
+        "promql_gate", {"url": server.url, "queries": queries, "request_timeout": 20, **params}, check=check
     )
 
 
@@ -102,7 +102,7 @@ def test_a_server_that_does_not_answer_closes_the_gate() -> None:
     """After further attempts; one that comes back is good."""
     unavailable = (503, {"status": "error", "errorType": "unavailable", "error": "starting"})
     with PrometheusStandIn(unavailable) as server:
-        run = ask(server, request_timeout=0.5)
+        run = ask(server, request_timeout=2)
     assert "its value is not known" in run.msg
     assert "answers 503 starting" in run.msg
     assert len(server.requests) > 1

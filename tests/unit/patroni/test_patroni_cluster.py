@@ -18,7 +18,7 @@ def declare(cluster: PatroniStandIn, *, check: bool = False, **more: Any) -> Mod
     """Have pg2 lead."""
     return run_module(
         "patroni_cluster",
-        {"urls": cluster.urls, "leader": "pg2", "timeout": 5, "request_timeout": 2, **more},
+        {"urls": cluster.urls, "leader": "pg2", "timeout": 30, "request_timeout": 20, **more},
         check=check,
     )
 

@@ -48,10 +48,10 @@ def declare(new: SiteStandIn, old: Json | SiteStandIn, *, check: bool = False, *
     """Have ``new`` be the primary cluster."""
     old_primary = {"urls": [old.url]} if isinstance(old, SiteStandIn) else old
     options = {
-        "primary": {"urls": [new.url], "request_timeout": 2},
-        "old_primary": {**old_primary, "request_timeout": 1},
+        "primary": {"urls": [new.url], "request_timeout": 20},
+        "old_primary": {"request_timeout": 20, **old_primary},
     }
-    return run_module("patroni_site", {**options, "timeout": 2, **more}, check=check)
+    return run_module("patroni_site", {**options, "timeout": 30, **more}, check=check)
 
 
 def test_a_site_that_nobody_can_connect_to_is_lost_where_that_is_declared(west: SiteStandIn) -> None:
@@ -83,7 +83,8 @@ def test_a_site_of_another_scope_or_without_its_dcs_is_not_lost(west: SiteStandI
 
 def test_a_site_that_takes_connections_and_says_nothing_is_not_lost(west: SiteStandIn) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        run = declare(west, {"urls": ["http://127.0.0.1:9", f"http://127.0.0.1:{listener.getsockname()[1]}"]}, **LOST)
+        urls = ["http://127.0.0.1:9", f"http://127.0.0.1:{listener.getsockname()[1]}"]
+        run = declare(west, {"urls": urls, "request_timeout": 1}, **LOST)
     assert "takes connections" in run.msg
     assert west.patches == []
 
@@ -193,7 +194,7 @@ def test_a_fence_that_is_not_proven_ends_with_the_way_back(
 ) -> None:
     """An old leader that is silent about its WAL may have more than all others."""
     east.on_patch = lambda: east.status.update(status if east.is_standby else {})
-    run = declare(west, east)
+    run = declare(west, east, timeout=2)
     assert run.failed
     assert said in run.msg, run.msg
     assert "To go back to east, run with primary and old_primary exchanged; where that" in run.msg
@@ -213,7 +214,7 @@ def test_a_member_that_leaves_the_old_site_after_the_fence_is_missed(west: SiteS
     with SiteStandIn("east") as replica:
         add_replica(east, replica, state="running")
         east.on_patch = lambda: east.members.clear() if east.is_standby else None
-        run = declare(west, east)
+        run = declare(west, east, timeout=2)
     assert "east2 is not in the cluster any more" in run.msg, run.msg
     assert west.is_standby
 
@@ -230,7 +231,7 @@ def test_a_silent_address_of_the_old_site_may_be_a_primary(west: SiteStandIn, ea
 def test_a_run_in_the_other_direction_ends_this_one(west: SiteStandIn, east: SiteStandIn) -> None:
     """It has promoted the old cluster again while this run waits: two primaries otherwise."""
     east.on_patch = lambda: east.config.pop("standby_cluster", None)
-    run = declare(west, east)
+    run = declare(west, east, timeout=2)
     assert "the configuration of east has no standby_cluster" in run.msg, run.msg
     assert west.is_standby
 
@@ -317,7 +318,7 @@ def test_of_two_that_begin_at_once_exactly_one_has_its_claim(west: SiteStandIn, 
 
 def test_a_failed_run_leaves_no_claim(west: SiteStandIn, east: SiteStandIn) -> None:
     east.on_patch = lambda: east.status.update({"xlog": {}} if east.is_standby else {})
-    assert declare(west, east).failed
+    assert declare(west, east, timeout=2).failed
     assert west.claims
     assert list_claims(west, east) == []
 
@@ -412,7 +413,7 @@ def test_a_change_of_another_client_in_between_is_no_failure(west: SiteStandIn, 
 
 def test_a_conflict_that_does_not_end_is_told_with_the_way_back(west: SiteStandIn, east: SiteStandIn) -> None:
     west.conflicts = 1000
-    run = declare(west, east)
+    run = declare(west, east, timeout=2)
     assert "Patroni answers 409" in run.msg, run.msg
     assert "To go back to east" in run.msg
     assert west.is_standby
@@ -458,7 +459,7 @@ def test_what_keeps_the_old_cluster_from_writes_is_read_from_the_dcs(west: SiteS
 
     east.read = answer  # type: ignore[method-assign]
     east.on_patch = unfence
-    run = declare(west, east)
+    run = declare(west, east, timeout=2)
     assert run.failed
     assert "the configuration of east has no standby_cluster" in run.msg, run.msg
     assert west.is_standby
@@ -467,7 +468,7 @@ def test_what_keeps_the_old_cluster_from_writes_is_read_from_the_dcs(west: SiteS
 def test_an_old_site_that_does_not_follow_is_told(west: SiteStandIn, east: SiteStandIn) -> None:
     """Whatever keeps it from streaming. A second run goes on, so that clients can be led to what is promoted."""
     west.on_patch = lambda: setattr(east, "timeline", west.timeline)
-    first = declare(west, east)
+    first = declare(west, east, timeout=2)
     assert first.failed
     assert "east1 is on timeline 4, and does not stream from it yet" in first.msg, first.msg
     for check in (True, False):

@@ -45,11 +45,11 @@ def follow(old: SiteStandIn, new: SiteStandIn) -> None:
         new.streaming.append(old.name)
 
 
-def declare(new: SiteStandIn, *old: str, **more: Any) -> ModuleRun:
-    """Have ``new`` be the primary cluster."""
+def declare(new: SiteStandIn, *old: str, silent_after: float = 20, **more: Any) -> ModuleRun:
+    """Have ``new`` be the primary cluster; an old one that says nothing for ``silent_after`` seconds is silent."""
     options = {
-        "primary": {"urls": [new.url], "request_timeout": 2},
-        "old_primary": {"urls": list(old), "request_timeout": 1},
+        "primary": {"urls": [new.url], "request_timeout": 20},
+        "old_primary": {"urls": list(old), "request_timeout": silent_after},
     }
     return run_module("patroni_site", {**options, "timeout": 60, **more})
 
@@ -129,7 +129,7 @@ def test_a_lost_site_that_comes_back_during_a_conflict_is_not_passed_over(west: 
             stack.enter_context(socket.create_server(("127.0.0.1", port)))
 
         west.on_refusal = come_back
-        run = declare(west, f"http://127.0.0.1:{port}", old_site_lost=True)
+        run = declare(west, f"http://127.0.0.1:{port}", silent_after=1, old_site_lost=True)
     assert run["error"]["refused"], run.msg
     assert "the old site is there" in run.msg
     assert "it has come back during this run" in run.msg

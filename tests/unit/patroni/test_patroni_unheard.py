@@ -40,8 +40,8 @@ def free_port(address: str) -> int:
 
 def declare(cluster: PatroniStandIn, *urls: str, name: str = "patroni_cluster", **more: Any) -> ModuleRun:
     """Have pg1 lead, which it does, with more addresses than those of the members."""
-    options = {} if name.endswith("_info") else {"leader": "pg1", "timeout": 5}
-    return run_module(name, {"urls": [*cluster.urls, *urls], "request_timeout": 1, **options, **more})
+    options = {} if name.endswith("_info") else {"leader": "pg1", "timeout": 30}
+    return run_module(name, {"urls": [*cluster.urls, *urls], "request_timeout": 20, **options, **more})
 
 
 def place(cluster: PatroniStandIn, port: int) -> None:

@@ -180,7 +180,7 @@ def ago(seconds: float) -> Moment:
     return Moment(*(value - seconds for value in Moment.now()))
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> bool:
     """Wait until a condition holds, at most so many seconds, and return whether it does."""
     deadline = time.monotonic() + seconds
     while not condition():

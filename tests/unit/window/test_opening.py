@@ -430,7 +430,33 @@ def test_a_relaunch_goes_on_with_what_was_begun_and_begins_nothing_else(simulati
     assert "in this run other is: revision 9b2e" in simulation.run(**relaunched)
     assert simulation.kill(20, job=WORKFLOW, approved=artifact)
     assert "in this run other is: revision 9b2e" in simulation.run(**later)
+    more = make_entries(save={"estimate": 60})
+    assert "in this run other is: window_steps. Launch" in simulation.run(**relaunched, steps=more)
     assert simulation.run(**relaunched) == "succeeded"
+
+
+@pytest.mark.usefixtures("on_volume")
+@pytest.mark.parametrize("failing", [set(), {("maintain", "db1")}])
+def test_a_relaunch_of_what_was_refused_begins_nothing_after_another_run(
+    simulation: Simulation, failing: set[tuple[str, str]]
+) -> None:
+    """One occurrence: it ended, well or not. Another workflow was refused, and its red job is relaunched."""
+    simulation.failing = failing
+    simulation.run(job=WORKFLOW, start="monday")
+    simulation.failing = set()
+    simulation.world["db1"]["age"] = simulation.world["db1"]["dead"] = 9
+    artifact = show(simulation, start="monday")
+    later: dict[str, Any] = {
+        "approved": artifact,
+        "approved_only": True,
+        "start": "monday",
+        "steps": [*make_entries(), {"name": "drop", "role": "demo.drop", "hosts": "db", "irreversible": True}],
+    }
+    simulation.performed.clear()
+    for launch in ("workflow", "relaunch"):
+        cause = simulation.run(job={**WORKFLOW, "id": "2", "revision": "9b2e", "launch": launch}, **later)
+        assert "what its check mode has shown was approved, and in this run other is: " in cause
+    assert simulation.performed == []
 
 
 @pytest.mark.usefixtures("on_volume")

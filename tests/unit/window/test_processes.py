@@ -66,7 +66,7 @@ def test_liveness_is_only_told_where_it_can_be_proved(start_controller: Start) -
     assert dataclasses.replace(owner, boot="another").check_liveness() == "unknown"
     assert dataclasses.replace(owner, namespace="pid:[1]").check_liveness() == "unknown"
     process.kill()
-    assert wait_for_end(process.pid, 10)
+    assert wait_for_end(process.pid, 60)
     assert owner.check_liveness() == "dead", "a zombie does nothing any more"
     process.wait()
     assert owner.check_liveness() == "dead"

@@ -73,7 +73,7 @@ def test_it_renews_while_the_controller_lives_and_ends_with_it(store: FileStore,
         assert wait_until(lambda: is_renewed(store))
     assert os.getpgid(pid) == pid, "a signal to the controller's process group does not reach it"
     controller.kill()
-    assert wait_for_end(pid, 10)
+    assert wait_for_end(pid, 60)
     make_old(store)
     assert not is_renewed(store)
 
@@ -85,7 +85,7 @@ def test_it_ends_when_the_lease_is_given_back(store: FileStore, start_controller
     make_old(store)
     assert wait_until(lambda: is_renewed(store))
     store.release(record.token)
-    assert wait_for_end(pid, 10)
+    assert wait_for_end(pid, 60)
     assert controller.poll() is None
 
 
@@ -109,7 +109,7 @@ def test_a_lease_that_is_on_record_no_more_is_looked_at_until_somebody_takes_it(
     assert controller.poll() is None
     store._write_lease(replace(record, token=record.token + 1))
     assert wait_for_end(pid, 60)
-    assert controller.wait(10) == -signal.SIGTERM
+    assert controller.wait(60) == -signal.SIGTERM
 
 
 def test_an_earlier_lease_that_is_renewed_is_another_runs(store: FileStore, start_controller: Start) -> None:
@@ -127,7 +127,7 @@ def test_an_earlier_lease_that_is_renewed_is_another_runs(store: FileStore, star
     assert controller.poll() is None
     make_old(store)
     assert wait_for_end(pid, 60)
-    assert controller.wait(10) == -signal.SIGTERM
+    assert controller.wait(60) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(("tick", "wall", "age"), [(1, 3600, 3600), (3600, 1, 3600), (20, -3600, 20)])
@@ -155,8 +155,8 @@ def test_a_lease_that_passed_on_ends_the_run_and_says_why(store: FileStore, tmp_
         assert sign.read_loss() == ""
         store._write_lease(replace(record, token=record.token + 1))
         assert wait_for_end(pid, 60)
-        assert controller.wait(10) == -(signal.SIGKILL if is_stopped else signal.SIGTERM)
-        assert own.wait(10) == -signal.SIGTERM
+        assert controller.wait(60) == -(signal.SIGKILL if is_stopped else signal.SIGTERM)
+        assert own.wait(60) == -signal.SIGTERM
         assert other.poll() is None
         words = "this run held it with token 1, and now .* does \\(token 2\\). Leave the site"
         assert re.search(words, sign.read_loss())
@@ -209,7 +209,7 @@ def test_it_renews_without_pidfd(store: FileStore, start_controller: Start, barr
         controller.kill()
     if ending == "killed":
         controller.wait()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     make_old(store)
     assert not is_renewed(store)
 
@@ -266,7 +266,9 @@ def test_a_step_that_renews_says_so(simulation: Simulation) -> None:
     sign.write_error("401, the token is over")
     before = simulation.store.read_last_renewal()
     (warning,) = simulation.engine.list_in_force()["warnings"]
-    assert "had not done so for 45 s (401, the token is over); another one was started with the connection" in warning
+    assert re.search(
+        r"had not done so for \d\d s \(401, the token is over\); another one was started with the connection", warning
+    )
     assert simulation.store.read_last_renewal() > before
     assert len(find_renewers(simulation.folder)) == 1
     assert simulation.engine.list_in_force()["warnings"] == []
@@ -281,7 +283,7 @@ def test_a_second_renewer_of_a_run_replaces_the_first(
     first = store.start_renewer(record, sign=sign)
     second = store.start_renewer(record, sign=sign)
     assert find_renewers(str(sign)) == [second]
-    assert wait_for_end(first, 10)
+    assert wait_for_end(first, 60)
     Sign(sign).end_process()
     assert find_renewers(str(sign)) == []
 

@@ -27,7 +27,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import 
 )
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import read_tick
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import Moment, read_tick
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.session import OpenWindow
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
@@ -209,6 +209,7 @@ def silent(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> list[floa
     """An open window whose server goes silent; for how many seconds it was asked."""
     monkeypatch.setattr(sessions, "WAITED", 0.0)
     simulation.open()
+    simulation.engine.window.sign.end_process()  # else its first renewal may come after what a test writes there
     asked: list[float] = []
 
     def connect(_place: Place, _folder: str) -> SilentStore:
@@ -256,14 +257,17 @@ def test_a_clock_that_is_set_back_gives_no_lease(
     simulation: Simulation, silent: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = simulation.engine.window
-    window.sign.write(ago(54))
-    look(window)
+    moment = Moment.now()
+    with monkeypatch.context() as patch:
+        patch.setattr(Moment, "now", lambda: moment)  # a slow machine would not be in time
+        window.sign.write(ago(54))
+        look(window)
     window.sign.write(ago(56))
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
-    with pytest.raises(OpsError, match=r"its lease was not renewed for 5\d s, so that another run may hold it"):
+    with pytest.raises(OpsError, match=r"its lease was not renewed for \d\d s, so that another run may hold it"):
         look(window)
-    assert len(silent) == 1
+    assert silent == [30.0, 2.0], "nothing can be done any more without its answer"
 
 
 def test_a_server_that_is_lost_in_the_middle_gives_this_machines_time(
@@ -477,7 +481,7 @@ def test_an_earlier_lease_that_is_held_may_be_another_runs(simulation: Simulatio
         )
     assert begin(simulation, "resume", "web1")["perform"]
     window.sign.write(ago(56))
-    with pytest.raises(OpsError, match=r"its lease was not renewed for 5\d s, so that another run may hold it"):
+    with pytest.raises(OpsError, match=r"its lease was not renewed for \d\d s, so that another run may hold it"):
         begin(simulation, "resume", "web1")
 
 

@@ -64,6 +64,17 @@ def test_a_fence_that_cannot_be_written_is_given_up_after_the_patience(server: M
         take(connect(server, tmp_path / "after", patience=1.0), me())
 
 
+def test_events_are_in_the_order_in_which_they_were_written_whatever_the_clock_says(
+    server: MemoryServer, tmp_path: Path
+) -> None:
+    """Two processes take the server's time from answers of different moments; a Date has no parts of a second."""
+    server.clock_ahead = 60.0
+    first = append(connect(server, tmp_path / "one"), make_opened())
+    server.clock_ahead = 0.0
+    second = append(connect(server, tmp_path / "other"), make_planned("h1", "x"))
+    assert second.at == first.at > 0
+
+
 # -- what was read --------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,288 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Sessions of an open window that need the store's answer: which one is waited for, and what counts as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window import session as sessions
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import StepCall
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import read_tick
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
+
+from .builders import GROUPS, ago, make_inventory
+from .simulation import Simulation, leave_in_force, load_nothing
+
+MANY = [f"db{number}" for number in range(1, 31)]
+STEPS = [
+    {"name": "quiesce", "role": "demo.quiesce", "hosts": "web"},
+    {"name": "work", "role": "demo.work", "hosts": "db"},
+    {"name": "more", "role": "demo.more", "hosts": "db"},
+    {"name": "resume", "role": "demo.resume", "reverts": "quiesce"},
+]
+
+
+def begin(simulation: Simulation, step: str, host: str) -> dict[str, Any]:
+    """Begin a step on a host."""
+    hosts = ("web1", "web2") if host.startswith("web") else ("db1", "db2") if step == "save" else MANY
+    call = StepCall(host=host, step=step, play_hosts=(*hosts, "ctl"))
+    return simulation.engine.begin_step(call, preload=load_nothing)
+
+
+def end(simulation: Simulation, step: str, host: str) -> None:
+    """End a step on a host well."""
+    simulation.engine.finish_step(StepCall(host=host, step=step), {"changed": True, "summary": f"{step} is done"})
+
+
+@pytest.fixture
+def stopped(simulation: Simulation) -> Simulation:
+    """Return a window that has stopped what it is to start again, and is about to work on many hosts."""
+    opened = simulation.open(steps=STEPS, inventory=make_inventory({**GROUPS, "db": MANY}))
+    assert not opened["refused"], opened
+    for host in ("web1", "web2"):
+        begin(simulation, "quiesce", host)
+        end(simulation, "quiesce", host)
+    simulation.engine.window.sign.end_process()
+    return simulation
+
+
+class Answers:
+    """What the site's store answers to one method, and with which patience it was asked."""
+
+    def __init__(self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        self.asked: list[float] = []
+        self.needed = float("inf")
+        """Seconds of patience with which it answers."""
+        self._function: Callable[..., Any] = getattr(FileStore, method)
+        self._site = simulation.store.directory
+
+        def ask(store: FileStore, *given: Any) -> Any:
+            return self.ask(store, *given)
+
+        monkeypatch.setattr(FileStore, method, ask)
+        monkeypatch.setattr(sessions, "WAITED", 0.0)
+
+    def ask(self, store: FileStore, *given: Any) -> Any:
+        """Answer, or raise StoreUnreachable."""
+        if store.directory == self._site:
+            self.asked.append(store.patience)
+            if store.patience < self.needed:
+                raise StoreUnreachable("no answer")
+        return self._function(store, *given)
+
+
+def let_pass(simulation: Simulation, file: str, seconds: float) -> None:
+    """Let the store have been silent so many seconds earlier."""
+    told = Path(simulation.folder, file)
+    tick, words = json.loads(told.read_text())
+    told.write_text(json.dumps([tick - seconds, words]))
+
+
+# -- of many hosts one waits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["load", "append"])
+@pytest.mark.parametrize("age", [10, 40])
+def test_of_the_hosts_that_begin_a_step_the_first_waits_for_the_store(
+    stopped: Simulation, monkeypatch: pytest.MonkeyPatch, method: str, age: int
+) -> None:
+    """A table that is locked, a standby that is away: the reverting steps have the time of the lease only."""
+    answers = Answers(stopped, monkeypatch, method)
+    stopped.engine.window.sign.write(ago(age))
+    for host in MANY:
+        with pytest.raises(OpsError, match=r"it cannot be written \(no answer\)"):
+            begin(stopped, "work", host)
+    assert answers.asked == [30.0, 2.0]
+    for host in ("web1", "web2"):
+        assert begin(stopped, "resume", host)["perform"]
+
+
+def test_another_play_asks_again(stopped: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one play was refused for may be over."""
+    answers = Answers(stopped, monkeypatch, "load")
+    with pytest.raises(OpsError, match="it cannot be written"):
+        begin(stopped, "work", "db1")
+    answers.needed = 0.0
+    with pytest.raises(OpsError, match="it cannot be written"):
+        begin(stopped, "work", "db2")
+    assert begin(stopped, "more", "db1")["perform"]
+
+
+# -- where nothing can be done without an answer ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["resume", "work"])
+def test_a_store_that_is_back_is_asked_where_the_lease_may_be_over(stopped: Simulation, step: str) -> None:
+    stopped.engine.window.sign.write(ago(200))
+    Path(stopped.folder, "lowtide_window_silent").write_text(json.dumps([read_tick() - 3, "no answer"]))
+    assert begin(stopped, step, "web1" if step == "resume" else "db1")["perform"]
+
+
+def test_what_is_in_force_is_asked_for_where_the_lease_may_be_over(stopped: Simulation) -> None:
+    """It is the last chance to revert it: the closing after it gives the lease back."""
+    stopped.engine.window.sign.write(ago(200))
+    Path(stopped.folder, "lowtide_window_silent").write_text(json.dumps([read_tick() - 3, "no answer"]))
+    assert stopped.engine.list_in_force()["items"] == [{"step": "resume", "batch": 0}]
+
+
+@pytest.mark.parametrize("seconds", [3, 12])
+@pytest.mark.parametrize("age", [10, 40])
+def test_the_closing_waits_for_a_slow_commit(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, seconds: float, age: int
+) -> None:
+    """The standby was away when the last step ended, and catches up: nothing is left whose time the wait would take."""
+    simulation.open(only=["save"])
+    simulation.plan()
+    for host in ("db1", "db2"):
+        begin(simulation, "save", host)
+    end(simulation, "save", "db1")
+    answers = Answers(simulation, monkeypatch, "append")
+    end(simulation, "save", "db2")
+    answers.needed = 8.0
+    let_pass(simulation, "lowtide_window_takes_no_writes", seconds)
+    simulation.engine.window.sign.write(ago(age))
+    assert simulation.close()["state"] == "succeeded"
+    assert not [words for words in simulation.closed["warnings"] if "could not be" in words or "not in its" in words]
+    held = simulation.store.read_lease()
+    assert held is not None
+    assert held.released
+
+
+def test_the_closing_waits_once_for_a_journal_that_takes_nothing(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation.open(only=["save"])
+    simulation.plan()
+    for host in ("db1", "db2"):
+        begin(simulation, "save", host)
+        end(simulation, "save", host)
+    answers = Answers(simulation, monkeypatch, "append")
+    reports = Answers(simulation, monkeypatch, "write_report")
+    simulation.close()
+    assert [*reports.asked, *answers.asked] == [30.0, 2.0]
+
+
+# -- an answer that nobody has the site -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_outdated", [False, True])
+def test_a_slow_answer_that_nobody_has_the_site_is_one(
+    stopped: Simulation, monkeypatch: pytest.MonkeyPatch, is_outdated: bool
+) -> None:
+    """After a failover the address of the dead server is asked first, each time. A lease that came back with a copy is
+    over, by the server's clock, so that any other run may take it."""
+    store, window = stopped.store, stopped.engine.window
+    lease = store.read_lease()
+    assert lease is not None
+    path = store.directory / "lease"
+    if is_outdated:
+        with store.lock():
+            store._write_lease(replace(lease, token=lease.token - 1, owner=replace(lease.owner, boot="elsewhere")))
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
+        assert store.is_expired()
+    else:
+        path.unlink()
+    monkeypatch.setattr(sessions, "WAITED", 0.0)
+    window.sign.write(ago(3600))
+    with pytest.raises(OpsError, match=r"it cannot be written \(lease .* has lost what was written last"):
+        begin(stopped, "work", "db1")
+    for host in ("web1", "web2"):
+        assert begin(stopped, "resume", host)["perform"]
+        end(stopped, "resume", host)
+
+
+def test_an_earlier_lease_whose_process_has_ended_here_is_nobodys(stopped: Simulation) -> None:
+    store, window = stopped.store, stopped.engine.window
+    lease = store.read_lease()
+    assert lease is not None
+    with store.lock():
+        store._write_lease(replace(lease, token=lease.token - 1, owner=replace(lease.owner, started=1)))
+    window.sign.write(ago(3600))
+    assert begin(stopped, "resume", "web1")["perform"]
+
+
+def test_an_earlier_lease_whose_process_lives_is_another_runs(stopped: Simulation) -> None:
+    store, window = stopped.store, stopped.engine.window
+    lease = store.read_lease()
+    assert lease is not None
+    with store.lock():
+        store._write_lease(replace(lease, token=lease.token - 1))
+    window.sign.write(ago(10))
+    with pytest.raises(LeaseLost, match="this run held it with token"):
+        begin(stopped, "resume", "web1")
+
+
+# -- what the store has lost, and kept the lease ----------------------------------------------------------------------
+
+
+def cut_journal(simulation: Simulation, *, keep: int) -> None:
+    """Leave the first events of the window's journal only."""
+    store, name = simulation.store, simulation.engine.window.journal
+    path = next(store.directory.rglob(f"{name}.jsonl"))
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:keep]))
+    assert len(store.load(name)) == keep
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_events_that_a_failover_lost_are_written_once_more(stopped: Simulation, keep: int) -> None:
+    """To a standby that lagged: the lease, acquired minutes ago, is there, and that the workers were stopped is not."""
+    window = stopped.engine.window
+    before = stopped.store.load(window.journal)
+    cut_journal(stopped, keep=keep)
+    answer = begin(stopped, "resume", "web1")
+    assert answer["perform"]
+    words = f"the store has lost the last {len(before) - keep} events of this window; they are written once more"
+    assert answer["warnings"] == [words]
+    after = stopped.store.load(window.journal)
+    assert sessions.are_same(after[: len(before)], before)
+    assert [type(event).__name__ for event in after[len(before) :]] == ["StepReached", "StepStarted"]
+    end(stopped, "resume", "web1")
+    with window.open_session() as session:
+        assert list(session.state.pending) == [("quiesce", "web2")]
+
+
+def test_what_is_lost_with_the_way_to_write_it_is_kept_once(
+    stopped: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that lost events, and then takes none for a while."""
+    window = stopped.engine.window
+    before = stopped.store.load(window.journal)
+    cut_journal(stopped, keep=2)
+    answers = Answers(stopped, monkeypatch, "append")
+    assert begin(stopped, "resume", "web1")["perform"]
+    end(stopped, "resume", "web1")
+    answers.needed = 0.0
+    let_pass(stopped, "lowtide_window_takes_no_writes", 12)
+    with window.open_session() as session:
+        assert list(session.state.pending) == [("quiesce", "web2")]
+    after = stopped.store.load(window.journal)
+    assert sessions.are_same(after[: len(before)], before)
+    names = [type(event).__name__ for event in after[len(before) :]]
+    assert names == ["StepReached", "StepStarted", "StepSucceeded"]
+
+
+# -- the journals of older occurrences --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["lowtide_window_takes_no_writes", "lowtide_window_silent"])
+def test_an_older_journal_is_told_though_the_store_was_silent_a_moment_ago(simulation: Simulation, file: str) -> None:
+    leave_in_force(simulation, "web1")
+
+    def before(step: str, _host: str) -> None:
+        if step == "resume":
+            Path(simulation.folder, file).write_text(json.dumps([read_tick(), "no answer"]))
+
+    simulation.before = before
+    assert simulation.run(start="tuesday") == "succeeded"
+    assert simulation.list_left() == {}
