@@ -263,7 +263,7 @@ def test_what_is_refused_has_changed_nothing(tmp_path: Path, ansible_playbook: C
         awx.account["is_superuser"] = False
         awx.writes.clear()
         play = {"hosts": "control", "gather_facts": False, "tasks": tasks}
-        run = ansible_playbook([play], *arguments)
+        run = ansible_playbook([play], *arguments, timeout=BOUND)
         assert run.rc == 0, run.stdout + run.stderr
         assert awx.writes == []
     said = {name: " ".join(str(text).split()) for name, text in json.loads((tmp_path / "said").read_text()).items()}
