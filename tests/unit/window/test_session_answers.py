@@ -173,6 +173,24 @@ def test_the_closing_waits_once_for_a_journal_that_takes_nothing(
     assert [*reports.asked, *answers.asked] == [30.0, 2.0]
 
 
+def test_the_closing_waits_no_longer_than_the_lease_is_held(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has waited until it is over could tell nothing of how the window ended."""
+    simulation.open(only=["save"])
+    simulation.plan()
+    for host in ("db1", "db2"):
+        begin(simulation, "save", host)
+    end(simulation, "save", "db1")
+    window = simulation.engine.window
+    window.sign.end_process()
+    answers = Answers(simulation, monkeypatch, "load")
+    end(simulation, "save", "db2")
+    window.sign.write(ago(40))
+    simulation.close()
+    assert answers.asked[-1] == pytest.approx(simulation.store.ttl - 40 - 2 * sessions.MARGIN, abs=1)
+
+
 # -- an answer that nobody has the site -------------------------------------------------------------------------------
 
 
