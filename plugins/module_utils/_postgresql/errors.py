@@ -11,6 +11,8 @@ import typing as t
 from .._common.errors import OpsError, Refusal
 
 _NOT_PRIMARY = r"session is read-only|hot standby mode"
+_NOT_YET = r"starting up|not yet accepting|shutting down|recovery mode"
+_FULL = r"too many (clients|connections)|remaining connection slots"
 
 # libpq gives no SQLSTATE for a connection that never came to be, so its English text is what there is to go by; a server
 # whose lc_messages is not English falls through to the last line, which still carries the whole text.
@@ -75,7 +77,7 @@ _CONNECT: tuple[tuple[str, str, str], ...] = (
         "Name the primary, or every member of the cluster, in login_host",
     ),
     (
-        r"starting up|not yet accepting|shutting down|recovery mode",
+        _NOT_YET,
         "the server is starting, stopping or recovering",
         "Run again when it accepts connections",
     ),
@@ -118,8 +120,15 @@ def _not_the_primary(error: Exception) -> bool:
 
 def find_decisive(errors: t.Sequence[Exception]) -> Exception:
     """Return that error, of one for each host, which may be the primary's: first that of a host that did not answer, since
-    what the others know may be old, then what one answered that does not call itself a standby."""
-    return min(errors, key=lambda error: 2 if _not_the_primary(error) else 1 if server_refused(error) else 0)
+    what the others know may be old, then of one that takes nobody at the moment, then what one answered that does not call
+    itself a standby."""
+
+    def rank(error: Exception) -> int:
+        if not server_refused(error):
+            return 0
+        return 1 if re.search(f"{_NOT_YET}|{_FULL}", str(error)) else 3 if _not_the_primary(error) else 2
+
+    return min(errors, key=rank)
 
 
 def connect_error(target: str, *errors: Exception) -> Refusal:

@@ -16,7 +16,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 
 from . import report, report_html, report_text
 from .approval import name_artifact
-from .events import StepFailed, WindowClosed
+from .events import JOURNAL, StepFailed, WindowClosed
 from .results import Result, make_stats
 from .rules import RESTORE
 from .session import OpenWindow, Session
@@ -106,7 +106,7 @@ def record_failures(session: Session) -> None:
         session.append(failure)
     if session.lost:
         words = f"{len(session.lost)} events could not be written to the journal of the window"
-        session.append(StepFailed(step="journal", host=session.window.control, error=words))
+        session.append(StepFailed(step=JOURNAL, host=session.window.control, error=words))
     for failure in session.rules.find_unreached():
         session.append(failure)
 

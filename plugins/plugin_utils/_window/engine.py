@@ -18,6 +18,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps imp
 
 from .declaration import STANDBY, Play, Step
 from .events import (
+    JOURNAL,
     PlanStarted,
     StepFailed,
     StepPlanned,
@@ -277,9 +278,11 @@ class Engine:
                 )
             )
             inherited = self._revert_inherited(session, step, call.host)
+            # Once one could not be told the window has failed, and what is to be reverted still needs the time.
+            is_lost = any(failure.step == JOURNAL for failure in session.state.failures)
         warnings = session.warnings
         if inherited and not self.window.check_mode:
-            warnings += self._tell_older(inherited)
+            warnings += self._tell_older(inherited, patience=None if is_lost else SHORT_PATIENCE)
         return {"changed": False, "msg": role.summary, "warnings": warnings}
 
     def _find_step(self, session: Session, call: StepCall) -> Step:
@@ -325,18 +328,16 @@ class Engine:
             inherited.append((left["window_id"], reverted))
         return inherited
 
-    def _tell_older(self, inherited: list[tuple[str, StepReverted]]) -> list[str]:
+    def _tell_older(self, inherited: list[tuple[str, StepReverted]], *, patience: float | None) -> list[str]:
         """Tell the journals of older occurrences that what they left was reverted here, and nothing else. Nothing keeps
-        it for later, so that a store that was silent a moment ago is asked again, unless what others have to revert
-        needs the time. Return warnings."""
-        window = self.window
-        with window.open_session(patience=SHORT_PATIENCE if window.is_renewed(window.store) else None) as session:
+        it for later, so that a store that was silent a moment ago is asked again. Return warnings."""
+        with self.window.open_session(patience=patience) as session:
             for window_id, reverted in inherited:
                 try:
                     session.append_elsewhere(session.store.make_name(window_id), reverted)
                 except (OSError, Refusal) as error:  # the service is back; a next run settles that journal
                     problem = f"{reverted.step} is reverted, and the journal of {window_id} cannot be told ({error})"
-                    session.append(StepFailed(step="journal", host=reverted.host, error=problem))
+                    session.append(StepFailed(step=JOURNAL, host=reverted.host, error=problem))
         return session.warnings
 
     def fail_step(self, call: StepCall, *, error: Any, task: Any) -> Result:

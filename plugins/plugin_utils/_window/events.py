@@ -118,6 +118,10 @@ class StepSucceeded(StepEvent):
     reverts_all: bool = False
 
 
+JOURNAL = "journal"
+"""Stands for a step in a failure that is one of journals themselves."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepFailed(StepEvent):
     """The step, or (``planning``) finding out whether it is due, failed."""

@@ -357,7 +357,7 @@ class WindowBuilder:
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
         if not self._is_rehearsal:
-            refuse_other(request, self.shown, is_resumed=resumed is not None and not resumed.finished)
+            refuse_other(request, self.shown, is_resumed=resumed is not None and resumed.is_begun)
         begins = now
         if resumed is None and not request.start:
             begins = self._find_declared(now) or now

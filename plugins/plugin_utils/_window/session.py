@@ -155,7 +155,8 @@ class OpenWindow:
                 silence.refuse()
             # What is to be reverted has only the time of the lease. One that answers the renewer is only slow.
             patience = PATIENCE if self.is_renewed(store) else SHORT_PATIENCE
-        store.shorten_patience(max(SHORT_PATIENCE, min(patience, left)))
+        # A store may take some seconds longer, and who waits in vain until the lease is over can do nothing any more.
+        store.shorten_patience(max(SHORT_PATIENCE, min(patience, left - MARGIN)))
 
     def _keep_forgotten(self, journal: Sequence[Event]) -> list[str]:
         """Keep those events that this run has written and the store has lost since, with the lease that was written

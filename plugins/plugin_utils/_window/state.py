@@ -97,6 +97,11 @@ class WindowState:
         """Whether the occurrence came to a good end."""
         return self.closed is not None and self.closed.state in SUCCESSFUL
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether the occurrence has performed something, and came to no good end."""
+        return not self.finished and bool(self.started_steps or self.pending)
+
     def list_pending_hosts(self, step: str) -> list[str]:
         """Return the hosts on which the reversible ``step`` is in force."""
         return [host for name, host in self.pending if name == step]

@@ -188,14 +188,26 @@ def test_a_refusal_of_a_name_stands_alone(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("names")
 @pytest.mark.parametrize("seconds", [None, 30])
-def test_the_cause_is_the_error_that_counts(monkeypatch: pytest.MonkeyPatch, seconds: float | None) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(
+    ("primary", "words"),
+    [
+        ("Connection refused", "nothing listens there"),
+        ("FATAL: the database system is starting up", "the server is starting, stopping or recovering"),
+        ("FATAL: sorry, too many clients already", "too many"),
+    ],
+)
+def test_the_cause_is_the_error_that_counts(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, is_first: bool, primary: str, words: str
+) -> None:
     """By it a store judges whether asking again is in vain: the primary restarts, and its standby lags behind."""
     lagging = 'FATAL: database "d" does not exist'
-    errors = ["Connection refused", lagging] if seconds else [lagging, "Connection refused", lagging]
-    monkeypatch.setattr(psycopg2, "connect", Refusing(*errors).connect)
-    with pytest.raises(Refusal, match="nothing listens there") as raised:
-        open_session("old,127.0.0.9", seconds=seconds)
-    assert str(raised.value.__cause__) == "Connection refused"
+    errors = [primary, lagging] if is_first else [lagging, primary]
+    # Without a limit of time libpq goes through all hosts first, up to a refusal.
+    monkeypatch.setattr(psycopg2, "connect", Refusing(*errors if seconds else [lagging, *errors]).connect)
+    with pytest.raises(Refusal, match=words) as raised:
+        open_session("old,/run/postgresql", seconds=seconds)
+    assert str(raised.value.__cause__) == primary
 
 
 def test_names_that_are_known_are_asked_before_others(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:

@@ -428,11 +428,28 @@ def test_a_relaunch_goes_on_with_what_was_begun_and_begins_nothing_else(simulati
     relaunched = {**later, "job": {**later["job"], "launch": "relaunch"}}
     assert "in this run other is: revision 9b2e" in simulation.run(**later)
     assert "in this run other is: revision 9b2e" in simulation.run(**relaunched)
-    assert simulation.kill(20, job=WORKFLOW, approved=artifact)
+    assert simulation.kill(40, job=WORKFLOW, approved=artifact)
     assert "in this run other is: revision 9b2e" in simulation.run(**later)
     more = make_entries(save={"estimate": 60})
     assert "in this run other is: window_steps. Launch" in simulation.run(**relaunched, steps=more)
     assert simulation.run(**relaunched) == "succeeded"
+
+
+@pytest.mark.usefixtures("on_volume")
+@pytest.mark.parametrize("events", [2, 6, None])
+def test_a_relaunch_of_what_performed_nothing_begins_it(simulation: Simulation, events: int | None) -> None:
+    """Killed at its opening or while it planned, or a plan failed: all is compared, as for a window that is new."""
+    approved: dict[str, Any] = {"approved": show(simulation), "approved_only": True}
+    if events is None:
+        simulation.failing = {("plan of save", "db1")}
+        simulation.run(job=WORKFLOW, **approved)
+        simulation.failing = set()
+    else:
+        assert simulation.kill(events, job=WORKFLOW, **approved)
+    relaunched = {**WORKFLOW, "revision": "9b2e", "launch": "relaunch"}
+    assert "in this run other is: revision 9b2e" in simulation.run(job=relaunched, **approved)
+    assert simulation.performed == []
+    assert simulation.run(job={**relaunched, "revision": "4f1c"}, **approved) == "succeeded"
 
 
 @pytest.mark.usefixtures("on_volume")

@@ -173,6 +173,24 @@ def test_the_closing_waits_once_for_a_journal_that_takes_nothing(
     assert [*reports.asked, *answers.asked] == [30.0, 2.0]
 
 
+def test_the_closing_waits_no_longer_than_the_lease_is_held(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has waited until it is over could tell nothing of how the window ended."""
+    simulation.open(only=["save"])
+    simulation.plan()
+    for host in ("db1", "db2"):
+        begin(simulation, "save", host)
+    end(simulation, "save", "db1")
+    window = simulation.engine.window
+    window.sign.end_process()
+    answers = Answers(simulation, monkeypatch, "load")
+    end(simulation, "save", "db2")
+    window.sign.write(ago(40))
+    simulation.close()
+    assert answers.asked[-1] == pytest.approx(simulation.store.ttl - 40 - 2 * sessions.MARGIN, abs=1)
+
+
 # -- an answer that nobody has the site -------------------------------------------------------------------------------
 
 
@@ -286,3 +304,22 @@ def test_an_older_journal_is_told_though_the_store_was_silent_a_moment_ago(simul
     simulation.before = before
     assert simulation.run(start="tuesday") == "succeeded"
     assert simulation.list_left() == {}
+
+
+def test_older_journals_that_cannot_be_told_are_waited_for_once(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window has failed with the first of them, and what others have to revert needs the time."""
+    leave_in_force(simulation, "web1", "web2")
+    answers: list[Answers] = []
+
+    def before(step: str, _host: str) -> None:
+        if step == "resume" and not answers:
+            answers.append(Answers(simulation, monkeypatch, "append"))
+
+    simulation.before = before
+    simulation.open(start="tuesday")
+    simulation.plan()
+    simulation.perform()
+    assert simulation.list_left()["weekly@monday"] == [("quiesce", "web1"), ("quiesce", "web2")]
+    assert answers[0].asked == [30.0, 2.0]
