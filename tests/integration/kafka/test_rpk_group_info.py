@@ -121,6 +121,9 @@ def test_a_topic_that_is_deleted_while_it_is_read_is_gone(bus: Bus, unique_name:
         process = start_module("rpk_group_info", options)
         assert proxy.held.wait(120)
         bus.remove([doomed], [])
+        end = time.monotonic() + 120
+        while doomed in bus.admin.list_topics(timeout=60).topics:  # the broker hears of it after the controller
+            assert time.monotonic() < end, "it was not removed"
         proxy.release.set()
         failed = finish_module(process)
     assert f"topic {doomed} on event bus" in failed.msg
