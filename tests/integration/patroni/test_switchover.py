@@ -233,7 +233,7 @@ def have_lost_dcs(cluster: Cluster) -> bool:
     for name in cluster.nodes:
         with contextlib.suppress(OSError):
             ages.append(time.time() - cluster.ask("/patroni", name)["dcs_last_seen"])
-    return len(ages) >= 2 and min(ages) > 7
+    return len(ages) >= 2 and min(ages) > 4
 
 
 def check_without_dcs(east: Cluster, region: Region) -> None:

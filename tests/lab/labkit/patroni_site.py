@@ -116,8 +116,7 @@ class PatroniSite:
         dcs: dict[str, Any] = {
             "ttl": 20,
             "loop_wait": 1,
-            # With the above as long as ttl allows: a machine that stands still for some seconds ends no leadership.
-            "retry_timeout": 9,
+            "retry_timeout": 3,
             "maximum_lag_on_failover": 1048576,
             "postgresql": {"use_pg_rewind": True, "use_slots": True, "parameters": PARAMETERS},
             **self.dcs,
