@@ -45,6 +45,15 @@ def end(simulation: Simulation, step: str, host: str) -> None:
     simulation.engine.finish_step(StepCall(host=host, step=step), {"changed": True, "summary": f"{step} is done"})
 
 
+def begin_saving(simulation: Simulation) -> None:
+    """Open, and begin on both hosts what has ended on the first."""
+    simulation.open(only=["save"])
+    simulation.plan()
+    for host in ("db1", "db2"):
+        begin(simulation, "save", host)
+    end(simulation, "save", "db1")
+
+
 @pytest.fixture
 def stopped(simulation: Simulation) -> Simulation:
     """Return a window that has stopped what it is to start again, and is about to work on many hosts."""
@@ -80,6 +89,11 @@ class Answers:
             if store.patience < self.needed:
                 raise StoreUnreachable("no answer")
         return self._function(store, *given)
+
+
+def be_silent(simulation: Simulation, file: str, seconds: float) -> None:
+    """Let the store have been asked in vain so many seconds ago."""
+    Path(simulation.folder, file).write_text(json.dumps([read_tick() - seconds, "no answer"]))
 
 
 def let_pass(simulation: Simulation, file: str, seconds: float) -> None:
@@ -125,14 +139,14 @@ def test_another_play_asks_again(stopped: Simulation, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("step", ["resume", "work"])
 def test_a_store_that_is_back_is_asked_where_the_lease_may_be_over(stopped: Simulation, step: str) -> None:
     stopped.engine.window.sign.write(ago(200))
-    Path(stopped.folder, "lowtide_window_silent").write_text(json.dumps([read_tick() - 3, "no answer"]))
+    be_silent(stopped, "lowtide_window_silent", 3)
     assert begin(stopped, step, "web1" if step == "resume" else "db1")["perform"]
 
 
 def test_what_is_in_force_is_asked_for_where_the_lease_may_be_over(stopped: Simulation) -> None:
     """It is the last chance to revert it: the closing after it gives the lease back."""
     stopped.engine.window.sign.write(ago(200))
-    Path(stopped.folder, "lowtide_window_silent").write_text(json.dumps([read_tick() - 3, "no answer"]))
+    be_silent(stopped, "lowtide_window_silent", 3)
     assert stopped.engine.list_in_force()["items"] == [{"step": "resume", "batch": 0}]
 
 
@@ -142,11 +156,7 @@ def test_the_closing_waits_for_a_slow_commit(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch, seconds: float, age: int
 ) -> None:
     """The standby was away when the last step ended, and catches up: nothing is left whose time the wait would take."""
-    simulation.open(only=["save"])
-    simulation.plan()
-    for host in ("db1", "db2"):
-        begin(simulation, "save", host)
-    end(simulation, "save", "db1")
+    begin_saving(simulation)
     answers = Answers(simulation, monkeypatch, "append")
     end(simulation, "save", "db2")
     answers.needed = 8.0
@@ -162,11 +172,8 @@ def test_the_closing_waits_for_a_slow_commit(
 def test_the_closing_waits_once_for_a_journal_that_takes_nothing(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulation.open(only=["save"])
-    simulation.plan()
-    for host in ("db1", "db2"):
-        begin(simulation, "save", host)
-        end(simulation, "save", host)
+    begin_saving(simulation)
+    end(simulation, "save", "db2")
     answers = Answers(simulation, monkeypatch, "append")
     reports = Answers(simulation, monkeypatch, "write_report")
     simulation.close()
@@ -177,11 +184,7 @@ def test_the_closing_waits_no_longer_than_the_lease_is_held(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that has waited until it is over could tell nothing of how the window ended."""
-    simulation.open(only=["save"])
-    simulation.plan()
-    for host in ("db1", "db2"):
-        begin(simulation, "save", host)
-    end(simulation, "save", "db1")
+    begin_saving(simulation)
     window = simulation.engine.window
     window.sign.end_process()
     answers = Answers(simulation, monkeypatch, "load")
@@ -299,7 +302,7 @@ def test_an_older_journal_is_told_though_the_store_was_silent_a_moment_ago(simul
 
     def before(step: str, _host: str) -> None:
         if step == "resume":
-            Path(simulation.folder, file).write_text(json.dumps([read_tick(), "no answer"]))
+            be_silent(simulation, file, 0)
 
     simulation.before = before
     assert simulation.run(start="tuesday") == "succeeded"
