@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +344,20 @@ def make_entries(*, without: str = "", **changes: Any) -> list[Entry]:
 def make_groups(**changes: Any) -> dict[str, list[str]]:
     """Return the groups of the inventory with changes."""
     return {**GROUPS, **changes}
+
+
+def end(simulation: Simulation, step: str, host: str) -> None:
+    """End a step on a host well."""
+    simulation.engine.finish_step(StepCall(host=host, step=step), {"changed": True, "summary": f"{step} is done"})
+
+
+def give_earlier_lease(simulation: Simulation, *, is_released: bool = False, **owner: Any) -> None:
+    """Have the store hold a lease of the token before, as after a failover, with other facts of its owner."""
+    lease = simulation.store.read_lease()
+    assert lease is not None
+    with simulation.store.lock():
+        earlier = replace(lease, token=lease.token - 1, released=is_released, owner=replace(lease.owner, **owner))
+        simulation.store._write_lease(earlier)
 
 
 def leave_in_force(simulation: Simulation, *hosts: str, **options: Any) -> None:

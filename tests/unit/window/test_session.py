@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file imp
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
 
 from .builders import ago
-from .simulation import Simulation, load_nothing
+from .simulation import Simulation, end, give_earlier_lease, load_nothing
 
 HOSTS = ("web1", "web2", "ctl")
 
@@ -43,11 +42,6 @@ def begin(simulation: Simulation, step: str, host: str) -> dict[str, Any]:
     """Begin a step on a host."""
     hosts = ("db1", "db2", "ctl") if host.startswith("db") else HOSTS
     return simulation.engine.begin_step(StepCall(host=host, step=step, play_hosts=hosts), preload=load_nothing)
-
-
-def end(simulation: Simulation, step: str, host: str) -> None:
-    """End a step on a host well."""
-    simulation.engine.finish_step(StepCall(host=host, step=step), {"changed": True, "summary": f"{step} is done"})
 
 
 def stop_both(simulation: Simulation) -> None:
@@ -451,14 +445,12 @@ def test_where_nobody_has_the_site_the_way_back_is_free_however_old_the_lease_wa
     simulation.open(only=["maintain"])
     begin(simulation, "quiesce", "web1")
     end(simulation, "quiesce", "web1")
-    window, lease = simulation.engine.window, simulation.store.read_lease()
+    window = simulation.engine.window
     window.sign.end_process()
-    assert lease is not None
-    with simulation.store.lock():
-        if is_released:
-            simulation.store._write_lease(replace(lease, token=lease.token - 1, released=True))
-        else:
-            (simulation.store.directory / "lease").unlink()
+    if is_released:
+        give_earlier_lease(simulation, is_released=True)
+    else:
+        (simulation.store.directory / "lease").unlink()
     window.sign.write(ago(3600))
     with pytest.raises(OpsError, match=r"cannot be written \(lease .* has lost what was written last, or somebody has"):
         begin(simulation, "quiesce", "web2")
@@ -472,13 +464,9 @@ def test_an_earlier_lease_that_is_held_may_be_another_runs(simulation: Simulatio
     """That of a run which acquired it from a server whose clock is behind, as far as one can see from here."""
     simulation.open(only=["maintain"])
     begin(simulation, "quiesce", "web1")
-    window, lease = simulation.engine.window, simulation.store.read_lease()
+    window = simulation.engine.window
     window.sign.end_process()
-    assert lease is not None
-    with simulation.store.lock():
-        simulation.store._write_lease(
-            replace(lease, token=lease.token - 1, owner=replace(lease.owner, boot="elsewhere"))
-        )
+    give_earlier_lease(simulation, boot="elsewhere")
     assert begin(simulation, "resume", "web1")["perform"]
     window.sign.write(ago(56))
     with pytest.raises(OpsError, match=r"its lease was not renewed for \d\d s, so that another run may hold it"):

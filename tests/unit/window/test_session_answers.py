@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import S
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .builders import GROUPS, ago, make_inventory
-from .simulation import Simulation, leave_in_force, load_nothing
+from .simulation import Simulation, end, give_earlier_lease, leave_in_force, load_nothing
 
 MANY = [f"db{number}" for number in range(1, 31)]
 STEPS = [
@@ -38,11 +37,6 @@ def begin(simulation: Simulation, step: str, host: str) -> dict[str, Any]:
     hosts = ("web1", "web2") if host.startswith("web") else ("db1", "db2") if step == "save" else MANY
     call = StepCall(host=host, step=step, play_hosts=(*hosts, "ctl"))
     return simulation.engine.begin_step(call, preload=load_nothing)
-
-
-def end(simulation: Simulation, step: str, host: str) -> None:
-    """End a step on a host well."""
-    simulation.engine.finish_step(StepCall(host=host, step=step), {"changed": True, "summary": f"{step} is done"})
 
 
 def begin_saving(simulation: Simulation) -> None:
@@ -204,12 +198,9 @@ def test_a_slow_answer_that_nobody_has_the_site_is_one(
     """After a failover the address of the dead server is asked first, each time. A lease that came back with a copy is
     over, by the server's clock, so that any other run may take it."""
     store, window = stopped.store, stopped.engine.window
-    lease = store.read_lease()
-    assert lease is not None
     path = store.directory / "lease"
     if is_outdated:
-        with store.lock():
-            store._write_lease(replace(lease, token=lease.token - 1, owner=replace(lease.owner, boot="elsewhere")))
+        give_earlier_lease(stopped, boot="elsewhere")
         os.utime(path, (time.time() - 7200, time.time() - 7200))
         assert store.is_expired()
     else:
@@ -224,22 +215,14 @@ def test_a_slow_answer_that_nobody_has_the_site_is_one(
 
 
 def test_an_earlier_lease_whose_process_has_ended_here_is_nobodys(stopped: Simulation) -> None:
-    store, window = stopped.store, stopped.engine.window
-    lease = store.read_lease()
-    assert lease is not None
-    with store.lock():
-        store._write_lease(replace(lease, token=lease.token - 1, owner=replace(lease.owner, started=1)))
-    window.sign.write(ago(3600))
+    give_earlier_lease(stopped, started=1)
+    stopped.engine.window.sign.write(ago(3600))
     assert begin(stopped, "resume", "web1")["perform"]
 
 
 def test_an_earlier_lease_whose_process_lives_is_another_runs(stopped: Simulation) -> None:
-    store, window = stopped.store, stopped.engine.window
-    lease = store.read_lease()
-    assert lease is not None
-    with store.lock():
-        store._write_lease(replace(lease, token=lease.token - 1))
-    window.sign.write(ago(10))
+    give_earlier_lease(stopped)
+    stopped.engine.window.sign.write(ago(10))
     with pytest.raises(LeaseLost, match="this run held it with token"):
         begin(stopped, "resume", "web1")
 
