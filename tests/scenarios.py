@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SHOWN = 6
+SHOWN = 20
 """Lines of a failure that are shown again at the end."""
 MOLECULE = shutil.which("molecule", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
 
@@ -34,15 +34,16 @@ def known_scenarios() -> list[str]:
     ]
 
 
-def molecule(command: str, name: str) -> tuple[bool, str]:
-    """Run a command of molecule for a scenario: whether it ended well, and all that it printed."""
+def run(name: str) -> tuple[bool, float, str]:
+    """Test one scenario: whether it passed, seconds, and all that was printed."""
+    started = time.monotonic()
     environment = {
         **os.environ,
         "MOLECULE_GLOB": "molecule/*/molecule.yml",
         "PATH": f"{Path(str(MOLECULE)).parent}:{os.environ.get('PATH', '')}",
     }
     process = subprocess.run(
-        [str(MOLECULE), command, "-s", name],
+        [str(MOLECULE), "test", "-s", name],
         cwd=CHECKOUT,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -51,23 +52,7 @@ def molecule(command: str, name: str) -> tuple[bool, str]:
         text=True,
         check=False,
     )
-    return process.returncode == 0, process.stdout
-
-
-def run(name: str) -> tuple[bool, float, str]:
-    """Test one scenario, after removing what a run of it that did not pass may have left.
-
-    Returned are whether it passed, seconds, and all that was printed.
-    """
-    started = time.monotonic()
-    unfinished = Path(os.environ["LOWTIDE_LAB_FACTS"]).with_name(f"molecule-{name}.unfinished")
-    passed, printed = molecule("cleanup", name) if unfinished.exists() else (True, "")
-    if passed:
-        unfinished.touch()
-        passed, printed = molecule("test", name)
-    if passed:
-        unfinished.unlink()
-    return passed, time.monotonic() - started, printed
+    return process.returncode == 0, time.monotonic() - started, process.stdout
 
 
 def where_it_failed(printed: str) -> str:
