@@ -36,6 +36,7 @@ FIELD_KEYS = {
 }
 VARIABLE = re.compile(r"^[a-zA-Z_]+[a-zA-Z0-9_]*$")
 FILE = re.compile(r"^template(\.[a-zA-Z_]+[a-zA-Z0-9_]*)?$")
+ENCRYPTED = "$encrypted$"
 UNNAMED = "Must define unnamed file injector in order to reference `tower.filename`."
 
 
@@ -174,5 +175,24 @@ def check_inputs(inputs: Json, fields: list[Json]) -> None:
             raise RefusedError({"inputs": {name: [f"'{value}' is not of type 'boolean'"]}})
         if field.get("choices") and value not in field["choices"]:
             raise RefusedError({"inputs": {name: [f"'{value}' is not one of {field['choices']}"]}})
-        if field.get("format") == "ssh_private_key" and "PRIVATE KEY" not in value and value != "$encrypted$":
+        if field.get("format") == "ssh_private_key" and "PRIVATE KEY" not in value and value != ENCRYPTED:
             raise RefusedError({"inputs": {name: [f"Invalid certificate or key: {value}..."]}})
+
+
+def keep_inputs(kind: Json, there: Json | None, inputs: Json, *, is_given: bool) -> tuple[Json, Json]:
+    """Return what a credential of a type holds, and what of it is shown.
+
+    By the source, not recorded: a secret that is sent as it is shown stays as it was (``Credential.save``), and an id
+    of a Vault is compared with what is stored (``CredentialSerializer.validate_inputs``), which may be no id.
+    """
+    fields = kind["inputs"].get("fields", [])
+    check_inputs(inputs, fields)
+    if there is not None and is_given and kind["kind"] == "vault" and "vault_id" in inputs:
+        if "vault_id" not in there:
+            raise RefusedError({"error": "A server error has occurred."}, 500)
+        if inputs["vault_id"] != there["vault_id"]:
+            raise RefusedError({"inputs": ["Vault IDs cannot be changed once they have been created."]})
+    hidden = {field["id"] for field in fields if field.get("secret")}
+    known = there or {}
+    held = {name: known.get(name, value) if value == ENCRYPTED else value for name, value in inputs.items()}
+    return held, {name: ENCRYPTED if name in hidden else value for name, value in inputs.items()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from .awx_credential_types import check_injectors, check_inputs, check_inputs_schema, complete_inputs
+from .awx_credential_types import check_injectors, check_inputs_schema, complete_inputs, keep_inputs
 from .awx_launches import check_prompts, launch_job, launch_workflow
 from .awx_surveys import Json, RefusedError, check_survey, parse_text, read_rule
 from .awx_updates import UPDATED, AwxUpdates
@@ -113,7 +113,7 @@ OPTIONS["workflow_approval_templates"] = OPTIONS["workflow_node_create_approval_
 
 
 class AwxObjects(AwxUpdates):
-    """Answers requests; ``kinds`` has all objects, ``writes`` what was sent to be written.
+    """Answers requests; ``kinds`` has all objects, ``writes`` what was sent to be written, ``secrets`` what credentials hold.
 
     ``folders`` are the playbooks below PROJECTS_ROOT and of repositories, by folder or address.
     """
@@ -125,7 +125,7 @@ class AwxObjects(AwxUpdates):
         self.kinds: dict[str, dict[int, Json]] = {kind: {} for kind in OPTIONS if kind in NAMED or kind in UNIFIED}
         self.kinds |= {"workflow_approval_templates": {}, "instance_groups": {}, "jobs": {}, "roles": {}, "users": {}}
         self.surveys: dict[tuple[str, int], Json] = {}
-        self.secrets: dict[int, Json] = {}
+        self.secrets: dict[tuple[int, str], Json] = {}
         self.associated: dict[tuple[str, int, str], list[int]] = {}
         self._shapes: dict[str, Json] = {}
         self._roles: dict[str, list[str]] = {}
@@ -187,7 +187,7 @@ class AwxObjects(AwxUpdates):
         kind, rest = path[0], path[1:]
         if kind == "stand_in":
             return (200, {"writes": len(self.writes)}) if method == "GET" else (204, None)
-        of_itself = self.answer_of_itself(method, path)
+        of_itself = self.answer_of_itself(method, path, body)
         if of_itself is not None:
             return of_itself
         if kind == "workflow_approval_templates" and not rest:
@@ -339,6 +339,8 @@ class AwxObjects(AwxUpdates):
             may = self.may_change(obj)
             can = {"edit": may, "delete": may and not obj.get("managed"), "copy": may}
             shown["summary_fields"]["user_capabilities"] = can
+        if kind == "credentials":
+            shown["summary_fields"]["user_capabilities"] = {"use": obj["name"] not in self.unusable}
         if kind == "workflow_job_template_nodes":
             shown["related"].pop("unified_job_template", None)
             if template:
@@ -499,10 +501,10 @@ class AwxObjects(AwxUpdates):
         if not any(obj.get(owner) for owner in ("user", "team", "organization")):
             raise RefusedError({"detail": ["Missing 'user', 'team', or 'organization'."]})
         kind = self.kinds["credential_types"][obj["credential_type"]]
-        fields = kind["inputs"].get("fields", [])
-        check_inputs(obj["inputs"], fields)
-        hidden = {field["id"] for field in fields if field.get("secret")}
-        shown = {name: "$encrypted$" if name in hidden else value for name, value in obj["inputs"].items()}
+        owner = (obj["organization"], obj["name"])
+        before = self.kinds["credentials"].get(obj.get("id") or 0)
+        there = self.secrets.get(owner, before["inputs"]) if before else None
+        self.secrets[owner], shown = keep_inputs(kind, there, obj["inputs"], is_given="inputs" in given)
         flags = {"cloud": kind["kind"] == "cloud", "kubernetes": kind["kind"] == "kubernetes"}
         given |= {"inputs": shown, "kind": kind["namespace"], **flags}
         obj |= given

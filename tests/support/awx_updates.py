@@ -19,14 +19,16 @@ READING = ("scm_url", "scm_branch", "scm_type", "scm_refspec")
 """Fields of a project that have it updated when they change (``FIELDS_TRIGGER_UPDATE``); no others do."""
 LOCKED = "Missing a revision to run due to failed project update."
 TOKEN = "stand-in"  # noqa: S105
-"""What a client gets for a password."""
+"""A token that somebody has made."""
 
 
 class AwxUpdates:
     """What an AWX does by itself; ``runs_jobs`` is false where it has nobody who runs them.
 
     ``updated`` are the playbooks of each project when it was last read, ``foreign`` the organizations that the account
-    does not administer.
+    does not administer, ``private`` the names of the credentials that repositories ask for, ``tokens`` those that were
+    given for a password and are good still, ``descriptions`` of all that ever were, ``unusable`` the credentials that
+    the account sees and may not use.
     """
 
     kinds: dict[str, dict[int, Json]]
@@ -37,6 +39,10 @@ class AwxUpdates:
         self.unreadable: set[str] = set()
         self.updated: dict[int, list[str]] = {}
         self.foreign: set[int] = set()
+        self.private: dict[str, str] = {}
+        self.unusable: set[str] = set()
+        self.tokens: dict[int, Json] = {}
+        self.descriptions: list[str] = []
         self.updates: dict[tuple[str, int], Json] = {}
         self.account: Json = {"id": 1, "username": "admin", "is_superuser": True, "is_system_auditor": False}
         self.settings: Json = {
@@ -45,10 +51,16 @@ class AwxUpdates:
             "DEFAULT_PROJECT_UPDATE_TIMEOUT": 0,
         }
 
-    def answer_of_itself(self, method: str, path: list[str]) -> tuple[int, Any] | None:
-        """Return an answer on the account, the settings of jobs or an update, None for other paths."""
+    def is_token(self, text: str) -> bool:
+        """Tell whether somebody may ask with this token."""
+        return text in (TOKEN, *(token["token"] for token in self.tokens.values()))
+
+    def answer_of_itself(self, method: str, path: list[str], body: Json | None) -> tuple[int, Any] | None:
+        """Return an answer on the account, its tokens, the settings of jobs or an update, None for other paths."""
+        if path == ["ping"]:
+            return 200, {"ha": False, "version": "24.6.1", "active_node": "awx", "instances": []}
         if path[0] == "tokens":
-            return (201, {"id": 1, "token": TOKEN}) if method == "POST" else (204, None)
+            return self._handle_tokens(method, path[1:], body or {})
         if path == ["me"]:
             return 200, {"count": 1, "next": None, "previous": None, "results": [self.account]}
         if path == ["settings", "jobs"]:
@@ -58,6 +70,21 @@ class AwxUpdates:
         if path[0] in UPDATED.values():
             return 200, self._look_at(path[0], int(path[1]))
         return None
+
+    def _handle_tokens(self, method: str, rest: list[str], body: Json) -> tuple[int, Any]:
+        """Give one, which is shown this once (``OAuth2TokenSerializer``), or take one back."""
+        if method == "POST" and not rest:
+            number = len(self.descriptions) + 1
+            self.descriptions.append(body.get("description", ""))
+            known = {"id": number, "type": "o_auth2_access_token", "url": f"/api/v2/tokens/{number}/"}
+            self.tokens[number] = {**known, "token": f"{TOKEN}-{number}-unseen", **body}
+            return 201, self.tokens[number]
+        if int(rest[0]) not in self.tokens:
+            raise RefusedError({"detail": "Not found."}, 404)
+        if method == "DELETE":
+            del self.tokens[int(rest[0])]
+            return 204, None
+        return 200, {**self.tokens[int(rest[0])], "token": "************"}
 
     def start_update(self, kind: str, obj: Json) -> tuple[int, Json]:
         """Start an update, and return it."""
@@ -79,11 +106,17 @@ class AwxUpdates:
             obj["status"] = "running"
             return
         if kind == "projects":
-            is_good = obj["scm_url"] in self.folders
+            is_good = obj["scm_url"] in self.folders and self._is_opened(obj)
             self.updated |= {obj["id"]: self.folders[obj["scm_url"]]} if is_good else {}
         else:
             is_good = obj["source_project"] in self.updated and obj["source_path"] not in self.unreadable
         obj["status"] = "successful" if is_good else "failed"
+
+    def _is_opened(self, project: Json) -> bool:
+        """Tell whether a project has the credential that its repository asks for, if it does."""
+        wanted = self.private.get(project["scm_url"])
+        credential = self.kinds["credentials"].get(project["credential"] or 0, {})
+        return wanted is None or wanted == credential.get("name")
 
     def find_reason(self, project: Json | None) -> str:
         """Return why nothing of a project can be started, or nothing (``Project.get_reason_if_failed``)."""
@@ -155,6 +188,9 @@ class AwxUpdates:
             if path and (path not in self.folders or path in used):
                 raise RefusedError({"local_path": ["This path is already being used by another manual project."]})
         if obj["scm_type"]:
+            credential = self.kinds["credentials"].get(obj["credential"] or 0)
+            if credential and self.kinds["credential_types"][credential["credential_type"]]["namespace"] != "scm":
+                raise RefusedError({"credential": ["Credential kind must be 'scm'."]})
             there = self.kinds["projects"].get(obj.get("id") or 0, {})
             is_read = any(there.get(name) != obj[name] for name in READING)
             state = "pending" if is_read else obj["status"]
