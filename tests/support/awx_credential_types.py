@@ -173,6 +173,8 @@ def check_inputs(inputs: Json, fields: list[Json]) -> None:
         field = known[name]
         if field.get("type") == "boolean" and not isinstance(value, bool):
             raise RefusedError({"inputs": {name: [f"'{value}' is not of type 'boolean'"]}})
+        if field.get("type", "string") == "string" and not isinstance(value, str):
+            raise RefusedError({"inputs": {name: [f"{value} is not of type 'string'"]}})
         if field.get("choices") and value not in field["choices"]:
             raise RefusedError({"inputs": {name: [f"'{value}' is not one of {field['choices']}"]}})
         if field.get("format") == "ssh_private_key" and "PRIVATE KEY" not in value and value != ENCRYPTED:

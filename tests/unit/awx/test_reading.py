@@ -19,6 +19,14 @@ from .declared import BOUND, MINIMAL, write_site
 SITE = {**MINIMAL, "awx_credential_types": []}
 REPOSITORIES = make_collection_folders(playbook_names())
 ELSEWHERE = "https://git.example.org/platform/elsewhere.git"
+BACK = (
+    "The project operations was left as it was, and its probe has the address, the branch and the credential of the"
+    " project again, so that approved windows go on as before."
+)
+TO_THE_APPROVAL = [
+    *((name, "successful") for name in ("probe", "project", "inventory", "window check")),
+    ("approve", "pending"),
+]
 WITH_TOKEN = REPOSITORY.replace("//", "//ops:glpat-c2VjcmV0LW9m@LXRoZQ@")
 """The address with a token; an ``@`` does not end that."""
 
@@ -61,15 +69,18 @@ def test_the_way_back_can_be_launched_while_git_is_away(tmp_path: Path) -> None:
         workflow = awx.find("workflow_job_templates", "shop approved window")
         awx.folders.clear()
         assert awx.run_nodes(workflow) == [("probe", "failed")]
-        for _time in range(2):  # its probe has the other address the second time
-            refused = perform(tmp_path, awx, awx_project_url=ELSEWHERE)
-            assert refused.rc == 2, refused.stdout
-            said = f"project operations probe: its state is failed, with {ELSEWHERE} and the branch ''."
-            assert f"{said} The project operations was left as it was, and approved windows end at" in flatten(refused)
+        awx.folders.update(REPOSITORIES)
+        refused = perform(tmp_path, awx, awx_project_url=ELSEWHERE)
+        assert refused.rc == 2, refused.stdout
+        assert f"project operations probe: its state is failed, with {ELSEWHERE} and the branch ''." in flatten(refused)
+        assert BACK in flatten(refused)
         project = awx.find("projects", "operations")
         assert (project["status"], project["scm_url"]) == ("successful", REPOSITORY)
+        assert awx.find("projects", "operations probe")["scm_url"] == REPOSITORY
         assert launch(awx, "shop restore service")[0] == 201
+        assert awx.run_nodes(workflow) == TO_THE_APPROVAL, "a typo of one site ends no window of the others"
 
+        awx.folders.clear()
         assert synchronise(awx, "operations") == "failed"
         assert launch(awx, "shop restore service") == (400, {"playbook": [LOCKED]})
         source = awx.find("inventory_sources", "inventories/shop/hosts.yml")
@@ -78,10 +89,7 @@ def test_the_way_back_can_be_launched_while_git_is_away(tmp_path: Path) -> None:
         again = perform(tmp_path, awx)
         assert again.rc == 0, again.stdout
         assert launch(awx, "shop restore service")[0] == 201
-        assert awx.run_nodes(workflow) == [
-            *((name, "successful") for name in ("probe", "project", "inventory", "window check")),
-            ("approve", "pending"),
-        ]
+        assert awx.run_nodes(workflow) == TO_THE_APPROVAL
         probe = awx.find("projects", "operations probe")
         assert not [item for item in awx.kinds["job_templates"].values() if item["project"] == probe["id"]]
 
@@ -108,6 +116,8 @@ def test_a_repository_that_can_be_read_now_is_read(tmp_path: Path) -> None:
         awx.writes.clear()
         predicted = perform(tmp_path, awx, "--check", awx_project_url=WITH_TOKEN)
         assert (predicted.rc, awx.writes) == (0, []), predicted.stdout
+        assert "msg: project operations probe, project operations, inventory shop" in predicted.stdout
+        assert "project operations is locked, as its last update has failed" in flatten(predicted)
         second = perform(tmp_path, awx, awx_project_url=WITH_TOKEN)
         assert second.rc == 0, second.stdout
         updates = [path for _method, path, _body in awx.writes if path.endswith("/update/") and "/projects/" in path]

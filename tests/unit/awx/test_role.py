@@ -274,6 +274,8 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     awx.writes.clear()
     changed = {"awx_schedules": [renamed], "awx_procedures": SITE["awx_procedures"][:1]}
     arguments = write_site(tmp_path, awx, **changed, awx_synchronise=True)
+    predicted = run_playbook("lowtide.ops.awx", *arguments, "--check", timeout=BOUND)
+    assert (predicted.rc, awx.writes) == (0, []), predicted.stdout
     run = run_playbook("lowtide.ops.awx", *arguments, timeout=BOUND)
     assert run.rc == 0, run.stdout + run.stderr
     on = {item["name"]: item["enabled"] for item in awx.kinds["schedules"].values()}
@@ -281,7 +283,9 @@ def test_what_is_not_declared_is_turned_off(made: tuple[AwxStandIn, list[str]], 
     assert on == {"shop weekly": False, "shop mending": False, "shop new": True, **of_others}
     said = " ".join(run.stdout.split())
     off = [f"schedule {name} turned off, as it is not declared" for name in ("shop mending", "shop weekly")]
-    assert f"msg: project operations, inventory shop, new, {', '.join(off)}" in said, run.stdout
+    summary = f"project operations probe, project operations, inventory shop, new, {', '.join(off)}"
+    assert f"msg: {summary}" in said, run.stdout
+    assert f"msg: {summary}" in " ".join(predicted.stdout.split()), predicted.stdout
     updates = [path.split("/")[3] for _method, path, _body in awx.writes if path.endswith("/update/")]
     assert updates == ["projects", "projects", "inventory_sources"]
     assert re.search(

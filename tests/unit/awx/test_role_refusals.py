@@ -16,6 +16,7 @@ from support.playbooks import PlaybookRun, run_playbook
 
 from .declared import BOUND, MINIMAL, write_site
 
+PROBE = "Read before operations, so that this is updated only when git answers"
 UNSEEN = "c2VjcmV0LW9mLXRoZS1zaXRl"
 VAULTS: list[dict[str, Any]] = [
     {"name": f"vault {name}", "type": "Vault", "inputs": {"vault_id": name}} for name in ("one", "two")
@@ -108,9 +109,11 @@ def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
             body = {"name": one["name"], "organization": organization, "credential_type": vault, "inputs": inputs}
             assert awx.ask("POST", "/api/v2/credentials/", body)[0] == 201
         project = {"name": "operations", "organization": organization, "scm_type": "git", "scm_url": REPOSITORY}
-        address = awx.ask("POST", "/api/v2/projects/", {**project, "timeout": -1})[1]["url"]
-        while awx.ask("GET", address)[1]["status"] != "successful":
-            pass
+        probe = {"name": "operations probe", "description": PROBE, "timeout": 3600}
+        for given in ({"timeout": -1}, probe):
+            address = awx.ask("POST", "/api/v2/projects/", {**project, **given})[1]["url"]
+            while awx.ask("GET", address)[1]["status"] != "successful":
+                pass
         awx.runs_jobs = False
         run = run_playbook("lowtide.ops.awx", *arguments, "-e", "__awx_looks=1", timeout=BOUND)
         assert run.rc == 0, run.stdout + run.stderr
@@ -136,6 +139,7 @@ def test_check_mode_of_an_empty_awx_writes_nothing(tmp_path: Path) -> None:
         run = run_playbook("lowtide.ops.awx", *write_site(tmp_path, awx, awx_connection=login), "--check")
         assert PASSWORD not in run.stdout
         assert (run.rc, awx.writes) == (0, []), run.stdout
+        assert awx.tokens == {}
         assert "msg: organization Operations, lowtide kubeconfig" in run.stdout
 
 
@@ -217,6 +221,30 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"awx_credentials": [{"name": "shop cluser"}]},
         "credential shop cluser: this account sees none of this name, and one is needed. Nothing has been done.",
     ),
+    "credential of others": (
+        {"awx_credentials": [{"name": "cluster of others"}]},
+        "credential cluster of others: AWX does not let this account use it. Nothing has been done. Ask who administers",
+    ),
+    "credential of another type": (
+        {"awx_credentials": [], "awx_project_credential": "vault one"},
+        "credential vault one: awx_project_credential is of another type than Source Control, and AWX gives no other",
+    ),
+    "vault with another id": (
+        {"awx_credentials": [{"name": "vault one", "type": "Vault", "inputs": {"vault_id": "three"}}]},
+        "credential vault one: its vault_id is three here, and one in AWX, which never changes it. Nothing has been",
+    ),
+    "vault without id": (
+        {"awx_credentials": [{"name": "vault none", "type": "Vault", "inputs": {"vault_id": "three"}}]},
+        "credential vault none: its vault_id is three here, and none in AWX, which never changes it. Nothing has been",
+    ),
+    "probe of others": (
+        {"awx_project": "theirs"},
+        "project theirs probe: templates of others use it, and the role would give it the address of theirs. Nothing",
+    ),
+    "credential of the project": (
+        {"awx_project": "closed"},
+        "project closed: AWX does not let this account use its credential, which its probe needs as well. Nothing has",
+    ),
     "inventory": ({"awx_inventory_path": ""}, "inventory shop: this account sees none of this name, and one is needed"),
     "token": (
         {"awx_connection": {"controller_host": "{{ awx_host }}", "controller_oauthtoken": "old"}},
@@ -234,6 +262,18 @@ FAILED = (
     " | selectattr('failed') | map(attribute='msg') | join(' ')"
 )
 """What a task that failed has said, or its items."""
+
+
+def keep_projects(awx: AwxStandIn, organization: int) -> None:
+    """Keep a project of others that is called as a probe, and one with a credential that the account may not use."""
+    git = awx.find("credential_types", "Source Control")["id"]
+    body: dict[str, Any] = {"name": "git of others", "organization": organization, "credential_type": git}
+    credential = awx.ask("POST", "/api/v2/credentials/", body)[1]["id"]
+    awx.unusable |= {"cluster of others", "git of others"}
+    project = {"organization": organization, "scm_type": "git", "scm_url": REPOSITORY}
+    assert awx.ask("POST", "/api/v2/projects/", {**project, "name": "closed", "credential": credential})[0] == 201
+    theirs = awx.ask("POST", "/api/v2/projects/", {**project, "name": "theirs probe"})[1]["id"]
+    awx.keep("job_templates", {"id": 900, "name": "deploy", "project": theirs})
 
 
 def test_what_is_refused_has_changed_nothing(tmp_path: Path, ansible_playbook: Callable[..., PlaybookRun]) -> None:
@@ -257,9 +297,10 @@ def test_what_is_refused_has_changed_nothing(tmp_path: Path, ansible_playbook: C
         environment |= {"name": "of others", "organization": others}
         assert awx.ask("POST", "/api/v2/execution_environments/", environment)[0] == 201
         vault = awx.find("credential_types", "Vault")["id"]
-        for one in VAULTS:
+        for one in (*VAULTS, {"name": "vault none", "inputs": {}}, {"name": "cluster of others"}):
             body = {**one, "organization": organization, "credential_type": vault}
             assert awx.ask("POST", "/api/v2/credentials/", body)[0] == 201
+        keep_projects(awx, organization)
         awx.account["is_superuser"] = False
         awx.writes.clear()
         play = {"hosts": "control", "gather_facts": False, "tasks": tasks}

@@ -124,6 +124,57 @@ def test_who_may_change_an_execution_environment_is_told() -> None:
     assert [ask(one) for one in (own, others, None)] == [(True, 200), (False, 403), (False, 403)]
 
 
+def test_the_id_of_a_vault_stays_and_a_hidden_secret_is_kept() -> None:
+    """As Credential.save and CredentialSerializer.validate_inputs of the source have it, its own fault too."""
+    awx = AwxStandIn()
+    organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
+    kind = awx.find("credential_types", "Vault")["id"]
+
+    def add(name: str, inputs: dict[str, Any]) -> str:
+        body = {"name": name, "organization": organization, "credential_type": kind, "inputs": inputs}
+        return str(awx.ask("POST", "/api/v2/credentials/", body)[1]["url"])
+
+    one, none = add("one", {"vault_id": "one", "vault_password": "first"}), add("none", {})
+    refused = {"inputs": ["Vault IDs cannot be changed once they have been created."]}
+    assert awx.ask("PATCH", one, {"inputs": {"vault_id": "two"}}) == (400, refused)
+    assert awx.ask("PATCH", none, {"inputs": {"vault_id": "two"}})[0] == 500
+    assert awx.ask("PATCH", one, {"inputs": {"vault_id": "one", "vault_password": "$encrypted$"}})[0] == 200
+    assert awx.secrets[organization, "one"] == {"vault_id": "one", "vault_password": "first"}
+
+
+def test_a_repository_may_ask_for_a_credential() -> None:
+    """One of Source Control, and no other."""
+    awx = AwxStandIn({REPOSITORY: []})
+    awx.private[REPOSITORY] = "key"
+    organization = awx.ask("POST", "/api/v2/organizations/", {"name": "Operations"})[1]["id"]
+
+    def add(name: str, kind: str) -> int:
+        body = {"name": name, "organization": organization, "credential_type": awx.find("credential_types", kind)["id"]}
+        return int(awx.ask("POST", "/api/v2/credentials/", body)[1]["id"])
+
+    key, other = add("key", "Source Control"), add("other", "Machine")
+    git = {"organization": organization, "scm_type": "git", "scm_url": REPOSITORY}
+    refused = {"credential": ["Credential kind must be 'scm'."]}
+    assert awx.ask("POST", "/api/v2/projects/", {"name": "p", **git, "credential": other}) == (400, refused)
+    ended = {}
+    for name, credential in (("with", key), ("without", None)):
+        address = awx.ask("POST", "/api/v2/projects/", {"name": name, **git, "credential": credential})[1]["url"]
+        while awx.ask("GET", address)[1]["status"] in ("pending", "running"):
+            pass
+        ended[name] = awx.ask("GET", address)[1]["status"]
+    assert ended == {"with": "successful", "without": "failed"}
+
+
+def test_a_token_is_good_until_it_is_given_back() -> None:
+    """It is shown once."""
+    awx = AwxStandIn()
+    status, made = awx.ask("POST", "/api/v2/tokens/", {"description": "one", "scope": "write"})
+    assert (status, awx.is_token(made["token"])) == (201, True)
+    assert awx.ask("GET", made["url"])[1]["token"] != made["token"]
+    assert awx.ask("DELETE", made["url"])[0] == 204
+    assert not awx.is_token(made["token"])
+
+
 def test_enough_was_compared() -> None:
     """All recorded requests, none of them by a list that somebody shortened."""
     assert (len(CASES), len(LAUNCHES)) == (156, 27)
