@@ -113,7 +113,7 @@ OPTIONS["workflow_approval_templates"] = OPTIONS["workflow_node_create_approval_
 
 
 class AwxObjects(AwxUpdates):
-    """Answers requests; ``kinds`` has all objects, ``writes`` what was sent to be written, ``secrets`` what credentials hold.
+    """Answers requests; ``kinds`` has all objects, ``writes`` what was sent, ``secrets`` what credentials hold.
 
     ``folders`` are the playbooks below PROJECTS_ROOT and of repositories, by folder or address.
     """

@@ -52,7 +52,9 @@ def test_what_awx_says_of_a_change_is_told(tmp_path: Path) -> None:
         add_credential(awx, KIND, {"username": "old"})
         unknown = perform(tmp_path, awx, {"usernme": NEW})
         said = " ".join(unknown.stdout.split()).replace("''", "'").replace('\\"', '"')
-        assert "shop buckets: AWX has refused it ({'inputs': [\"Additional properties are not allowed ('usernme'" in said
+        assert (
+            "shop buckets: AWX has refused it ({'inputs': [\"Additional properties are not allowed ('usernme'" in said
+        )
         assert "Correct its entry in awx_credentials." in said
         other = perform(tmp_path, awx, {"username": {"user": NEW}}, "-vvv")
         said = " ".join(other.stdout.split()).replace("''", "'").replace('\\"', '"')

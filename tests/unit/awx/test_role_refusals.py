@@ -223,7 +223,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "credential of others": (
         {"awx_credentials": [{"name": "cluster of others"}]},
-        "credential cluster of others: AWX does not let this account use it. Nothing has been done. Ask who administers",
+        "credential cluster of others: AWX does not let this account use it. Nothing has been done. Ask who",
     ),
     "credential of another type": (
         {"awx_credentials": [], "awx_project_credential": "vault one"},
