@@ -124,9 +124,11 @@ def find_decisive(errors: t.Sequence[Exception]) -> Exception:
     itself a standby."""
 
     def rank(error: Exception) -> int:
+        if _not_the_primary(error):  # which libpq itself says of a server that has let it in
+            return 3
         if not server_refused(error):
             return 0
-        return 1 if re.search(f"{_NOT_YET}|{_FULL}", str(error)) else 3 if _not_the_primary(error) else 2
+        return 1 if re.search(f"{_NOT_YET}|{_FULL}", str(error)) else 2
 
     return min(errors, key=rank)
 

@@ -17,6 +17,8 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 
 from .declaration import Declaration
 from .request import Request
+from .rules import describe_pending
+from .state import WindowState
 
 Shown = dict[str, str]
 AGAIN = "Launch the workflow again from its check mode; a relaunch of this job does not help"
@@ -63,13 +65,13 @@ def _digest(value: object) -> str:
     return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def refuse_other(request: Request, own: Shown, *, is_resumed: bool) -> None:
+def refuse_other(request: Request, own: Shown, resumed: WindowState | None) -> None:
     """Raise Refusal where the check mode of this window, earlier in the workflow, has shown something else.
 
     A job that is relaunched has the variables of then. Where it goes on with what was begun and came to no good end, it
     may do so from a later push, but with the same steps on the same hosts.
     """
-    goes_on = is_resumed and request.job and request.job.get("launch") != "workflow"
+    goes_on = resumed is not None and resumed.is_begun and request.job and request.job.get("launch") != "workflow"
     compared = {key: words for key, words in DIFFERENCES.items() if not goes_on or key not in OF_THE_PUSH}
     shown = request.approved
     if not isinstance(shown, Mapping) or not shown:
@@ -86,8 +88,11 @@ def refuse_other(request: Request, own: Shown, *, is_resumed: bool) -> None:
         if str(shown.get(key) or "") != own[key]
     ]
     if differing:
+        left = describe_pending(resumed) if resumed is not None else []
         raise Refusal(
             obj=f"window {request.name}",
             problem=f"what its check mode has shown was approved, and in this run other is: {', '.join(differing)}",
-            next_step=AGAIN,
+            next_step=f"In force are {', '.join(left)}: launch restore_service, which reverts that. {AGAIN}"
+            if left
+            else AGAIN,
         )

@@ -251,7 +251,8 @@ class Opening:
             shown=build.shown,
         )
         with window.open_session(patience=PATIENCE) as session:
-            session.append(opened, durable=True)
+            # The way back needs no record: what is in force is seen on the objects, and the lease is held.
+            session.append(opened, durable=request.mode != RESTORE)
             for failure in build.failures:
                 session.append(failure)
             state, rules = session.state, session.rules
@@ -357,7 +358,7 @@ class WindowBuilder:
         window_id = f"{request.name}@{start}"
         resumed = own.get(window_id)
         if not self._is_rehearsal:
-            refuse_other(request, self.shown, is_resumed=resumed is not None and resumed.is_begun)
+            refuse_other(request, self.shown, resumed)
         begins = now
         if resumed is None and not request.start:
             begins = self._find_declared(now) or now

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 
-from .events import Event
+from .events import Event, WindowOpened
 from .files import write_atomically
 from .lease import LeaseLost, find_interval, make_run_marker
 from .places import Place
@@ -133,15 +133,14 @@ class OpenWindow:
                     if not self.check_mode:
                         # After the journal was read: what another owner has written since is not what was read.
                         self._check_token(store)
+                forgotten = self._find_forgotten(store, events)
             except OSError as error:
                 if not isinstance(error, LeaseForgotten):  # that was just read: nobody has the site
                     self._require_lease(store, error)
                 store.shorten_patience()  # for what is asked all the same
                 session = Session(self, store, self.known.load(self.local_name), error=error, patience=patience)
             else:
-                forgotten = self._keep_forgotten(events)
-                session = Session(self, store, events, patience=patience)
-                session.warnings += forgotten
+                session = Session(self, store, events, patience=patience, forgotten=forgotten)
                 stack.callback(session.keep)  # with what it writes
                 self._keep_lease(session)
                 session.write_kept()
@@ -150,28 +149,38 @@ class OpenWindow:
     def _bear(self, silence: Silence, store: Store, patience: float | None) -> None:
         """Ask a store that did not answer the last time for a shorter time, or not yet."""
         left = store.ttl - MARGIN - self._measure_age(store)
+        if left <= 0:
+            # Nothing can be done without its answer, and nothing is lost by waiting, but for one who waited just now.
+            usual = SHORT_PATIENCE if silence.is_fresh else PATIENCE
+            store.shorten_patience(usual if patience is None else patience)
+            return
         if patience is None:
-            if left > 0:  # after that nothing can be done without its answer
-                silence.refuse()
-            # What is to be reverted has only the time of the lease. One that answers the renewer is only slow.
-            patience = PATIENCE if self.is_renewed(store) else SHORT_PATIENCE
+            silence.refuse()
+            # What is to be reverted has only the time of the lease. One that answers the renewer is only slow, which is
+            # waited for until a host was refused.
+            is_waited_for = self.is_renewed(store) and not UnrecordedPlay(self.folder).is_told
+            patience = PATIENCE if is_waited_for else SHORT_PATIENCE
         # A store may take some seconds longer, and who waits in vain until the lease is over can do nothing any more.
         store.shorten_patience(max(SHORT_PATIENCE, min(patience, left - MARGIN)))
 
-    def _keep_forgotten(self, journal: Sequence[Event]) -> list[str]:
-        """Keep those events that this run has written and the store has lost since, with the lease that was written
-        before them (a failover to a standby that lagged): they are true, and written again. Return warnings."""
+    def _find_forgotten(self, store: Store, journal: Sequence[Event]) -> list[Event]:
+        """Return those events that this run has written and the store has lost since, with the lease that was written
+        before them (a failover to a standby that lagged): they are true, and to be written again.
+
+        Raise StoreUnreachable where those of earlier runs are lost, too: no store takes them from this one.
+        """
         if self.check_mode or self.known.count_lines(self.local_name) <= len(journal):
             return []
         known = self.known.load(self.local_name)
         forgotten = known[len(journal) :]
         if not are_same(journal, known[: len(journal)]):
             return []
-        kept = self.fallback.load(self.local_name)
-        if kept[: len(forgotten)] != forgotten:
-            self.fallback.create()
-            self.fallback.copy(self.local_name, [*forgotten, *kept])
-        return [f"the store has lost the last {len(forgotten)} events of this window; they are written once more"]
+        if any(event.token != self.token for event in forgotten):
+            raise StoreUnreachable(
+                f"{store.location}: the journal of {self.window_id} has lost {len(forgotten)} events, also of "
+                "earlier runs, or was taken away"
+            )
+        return forgotten
 
     def _check_token(self, store: Store) -> None:
         """Raise unless this run holds the lease. An earlier one that is over is nobody's, like one that is forgotten:
@@ -180,7 +189,7 @@ class OpenWindow:
             store.check(self.token)
         except LeaseOutdated as error:
             if store.is_expired():
-                raise LeaseForgotten(f"{error}, which is over") from error
+                raise LeaseForgotten(f"{error}; that one is over, too") from error
             raise
 
     def _refuse_loss(self, store: Store) -> None:
@@ -249,10 +258,17 @@ class OpenWindow:
         if age >= store.ttl - MARGIN:
             raise OpsError(
                 obj=f"site {store.location}",
-                problem=f"it cannot be reached ({error}), and its lease was not renewed for {age:.0f} s, so that "
+                problem=f"its lease cannot be confirmed ({error}), and was not renewed for {age:.0f} s, so that "
                 "another run may hold it",
-                next_step="Bring it back, then run the window again, or restore_service",
+                next_step=f"{_find_remedy(error)}, then run the window again, or restore_service",
             ) from error
+
+
+def _find_remedy(error: OSError) -> str:
+    """Return what helps against a store that takes nothing from this run."""
+    if isinstance(error, (LeaseForgotten, LeaseOutdated)):
+        return "Make sure that no other run is at work on the site"
+    return "Make room there, or bring its server back"
 
 
 def are_same(events: Sequence[Event], others: Sequence[Event]) -> bool:
@@ -299,14 +315,24 @@ class Silence:
             raise
         self._path.unlink(missing_ok=True)
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it was asked less than ASK_INTERVAL ago, and did not answer."""
+        return self._read() is not None
+
     def refuse(self) -> None:
         """Raise StillSilentError where it was asked less than ASK_INTERVAL ago, and did not answer."""
+        words = self._read()
+        if words is not None:
+            raise StillSilentError(words)
+
+    def _read(self) -> str | None:
+        """Return the error of less than ASK_INTERVAL ago."""
         try:
             tick, words = json.loads(self._path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):  # it answered; or what was told is cut off by a full disk
-            return
-        if 0 <= read_tick() - tick < ASK_INTERVAL:
-            raise StillSilentError(words)
+            return None
+        return str(words) if 0 <= read_tick() - tick < ASK_INTERVAL else None
 
 
 class StillSilentError(StoreUnreachable):
@@ -323,6 +349,11 @@ class UnrecordedPlay:
 
     def __init__(self, folder: str) -> None:
         self._path = Path(folder, "lowtide_window_unrecorded")
+
+    @property
+    def is_told(self) -> bool:
+        """Whether any play of this run was refused so."""
+        return self._path.exists()
 
     def tell(self, number: int, error: UnrecordedError) -> None:
         """Tell it of the play ``number`` of the window."""
@@ -356,7 +387,9 @@ class Session:
         *,
         error: OSError | None = None,
         patience: float | None = None,
+        forgotten: Sequence[Event] = (),
     ) -> None:
+        """``forgotten`` are events that the store had, and has lost."""
         self.window = window
         self.store = store
         self._error = error
@@ -366,6 +399,13 @@ class Session:
         self.warnings: list[str] = []
         self._fallback = window.fallback
         kept = self._fallback.load(window.local_name)
+        if forgotten:
+            self.warnings.append(
+                f"the store has lost the last {len(forgotten)} events of this window, which are to be written once more"
+            )
+            if kept[: len(forgotten)] != list(forgotten):
+                kept = [*forgotten, *kept]
+                self._keep_copy(self._fallback, kept)
         self._is_doubled = bool(kept) and are_same(journal[-1:], kept[:1])  # it was written, and the answer was lost
         self.lost = kept[1:] if self._is_doubled else kept
         """Events that the journal has not, so that this run still reverts what it started. Nothing is written past
@@ -449,8 +489,8 @@ class Session:
                 raise UnrecordedError(
                     obj=f"journal of {self.window.window_id} in {self.store.location}",
                     problem=f"it cannot be written ({error})",
-                    next_step="Make room there, or bring its server back, then run the window again; "
-                    "reverting steps run all the same",
+                    next_step=f"{_find_remedy(error)}, then run the window again"
+                    f"{'' if isinstance(event, WindowOpened) else '; reverting steps run all the same'}",
                 ) from error
             self._error = error
             self._fallback.create()

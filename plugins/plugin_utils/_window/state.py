@@ -100,7 +100,7 @@ class WindowState:
     @property
     def is_begun(self) -> bool:
         """Whether the occurrence has performed something, and came to no good end."""
-        return not self.finished and bool(self.started_steps or self.pending)
+        return not self.finished and bool(self.started_steps)
 
     def list_pending_hosts(self, step: str) -> list[str]:
         """Return the hosts on which the reversible ``step`` is in force."""

@@ -136,6 +136,10 @@ def open_session(hosts: str, *, seconds: float | None = 30, port: int = 5432) ->
     return connection.Session(settings, module="window", run_id="r", seconds=seconds)
 
 
+STANDBY = 'connection to server at "old" (::1), port 5432 failed: session is read-only'
+"""What libpq says itself, of a server that has let it in: without a severity."""
+
+
 class Refusing:
     """A libpq that reaches nobody."""
 
@@ -152,7 +156,7 @@ class Refusing:
 @pytest.mark.usefixtures("names")
 def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is asked once, by its address and with its name, and as what it has to be; none takes the time of the others."""
-    libpq = Refusing("timeout expired", "FATAL: session is read-only", "timeout expired")
+    libpq = Refusing("timeout expired", STANDBY, "timeout expired")
     monkeypatch.setattr(psycopg2, "connect", libpq.connect)
     with pytest.raises(Refusal, match="no answer within connect_timeout"):
         open_session("db,old")
@@ -210,6 +214,38 @@ def test_the_cause_is_the_error_that_counts(
     assert str(raised.value.__cause__) == primary
 
 
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("seconds", [None, 30])
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("standby", [STANDBY, STANDBY.replace("session is read-only", "server is in hot standby mode")])
+@pytest.mark.parametrize(
+    "primary",
+    [
+        "FATAL: the database system is starting up",
+        "FATAL: sorry, too many clients already",
+        'FATAL: password authentication failed for user "u"',
+    ],
+)
+def test_a_standby_hides_no_primary(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, is_first: bool, standby: str, primary: str
+) -> None:
+    errors = [primary, standby] if is_first else [standby, primary]
+    monkeypatch.setattr(psycopg2, "connect", Refusing(*errors if seconds else ["\n".join(errors), *errors]).connect)
+    with pytest.raises(Refusal) as raised:
+        open_session("old,/run/postgresql", seconds=seconds)
+    assert str(raised.value.__cause__) == primary
+    assert "no host of login_host is a primary" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_standby_hides_no_primary_that_has_ended(monkeypatch: pytest.MonkeyPatch, is_first: bool) -> None:
+    errors = ["Connection refused", STANDBY] if is_first else [STANDBY, "Connection refused"]
+    monkeypatch.setattr(psycopg2, "connect", Refusing(*errors).connect)
+    with pytest.raises(Refusal, match="nothing listens there"):
+        open_session("old,/run/postgresql")
+
+
 def test_names_that_are_known_are_asked_before_others(monkeypatch: pytest.MonkeyPatch, names: Names) -> None:
     """A name without an answer keeps nobody from its neighbour, and is asked once it is known."""
     calls: list[dict[str, Any]] = []
@@ -236,7 +272,7 @@ def test_a_name_that_does_not_resolve_is_said_behind_what_was_asked(monkeypatch:
 @pytest.mark.usefixtures("names")
 def test_a_standby_does_not_hide_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be the primary's."""
-    monkeypatch.setattr(psycopg2, "connect", Refusing("FATAL: session is read-only").connect)
+    monkeypatch.setattr(psycopg2, "connect", Refusing(STANDBY).connect)
     with pytest.raises(Refusal, match="the host name gone does not resolve"):
         open_session("gone,old")
 

@@ -431,7 +431,9 @@ def test_a_relaunch_goes_on_with_what_was_begun_and_begins_nothing_else(simulati
     assert simulation.kill(40, job=WORKFLOW, approved=artifact)
     assert "in this run other is: revision 9b2e" in simulation.run(**later)
     more = make_entries(save={"estimate": 60})
-    assert "in this run other is: window_steps. Launch" in simulation.run(**relaunched, steps=more)
+    assert "in this run other is: window_steps. In force are quiesce on web1" in simulation.run(
+        **relaunched, steps=more
+    )
     assert simulation.run(**relaunched) == "succeeded"
 
 
@@ -450,6 +452,28 @@ def test_a_relaunch_of_what_performed_nothing_begins_it(simulation: Simulation, 
     assert "in this run other is: revision 9b2e" in simulation.run(job=relaunched, **approved)
     assert simulation.performed == []
     assert simulation.run(job={**relaunched, "revision": "4f1c"}, **approved) == "succeeded"
+
+
+@pytest.mark.usefixtures("on_volume")
+def test_what_an_older_window_left_in_force_is_nothing_that_this_one_has_begun(simulation: Simulation) -> None:
+    leave_in_force(simulation, "web1")
+    approved: dict[str, Any] = {"start": "tuesday", "approved": show(simulation, start="tuesday")}
+    assert simulation.kill(2, job=WORKFLOW, **approved)
+    cause = simulation.run(job={**WORKFLOW, "revision": "9b2e", "launch": "relaunch"}, **approved)
+    assert "in this run other is: revision 9b2e" in cause
+    assert simulation.performed == []
+
+
+@pytest.mark.usefixtures("on_volume")
+def test_a_relaunch_that_is_refused_names_what_is_in_force_and_the_way_back(simulation: Simulation) -> None:
+    """The pod was evicted while workers were stopped, and an inventory that was read again has lost a host."""
+    approved: dict[str, Any] = {"start": "monday", "approved": show(simulation, start="monday")}
+    assert simulation.kill(40, job=WORKFLOW, **approved)
+    assert simulation.list_left() == {"weekly@monday": [("quiesce", "web1"), ("quiesce", "web2")]}
+    fewer = make_inventory({**GROUPS, "web": ["web1"]})
+    cause = simulation.run(job={**WORKFLOW, "launch": "relaunch"}, inventory=fewer, **approved)
+    words = "In force are quiesce on web1, quiesce on web2: launch restore_service, which reverts that. Launch the"
+    assert f"in this run other is: the hosts of its steps. {words} workflow again from its check mode" in cause
 
 
 @pytest.mark.usefixtures("on_volume")

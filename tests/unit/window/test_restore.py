@@ -40,6 +40,27 @@ def test_a_restore_runs_the_declared_reverting_steps_on_all_their_hosts(simulati
     assert simulation.restore() == "no_changes"
 
 
+def test_a_restore_needs_no_journal_that_can_be_written(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota is used up, a table is locked: the lease is held, and objects tell what is in force."""
+    leave_in_force(simulation, "web1", "web2")
+    append, site = FileStore.append, simulation.store.directory
+
+    def refuse(store: FileStore, name: str, event: Event) -> Event:
+        if store.directory == site:
+            raise StoreUnreachable("no room")
+        return append(store, name, event)
+
+    monkeypatch.setattr(FileStore, "append", refuse)
+    cause = simulation.run(start="tuesday")
+    assert cause.endswith("Make room there, or bring its server back, then run the window again."), cause
+    assert simulation.restore() == "failed_not_reverted"
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+    assert simulation.world["web1"] == simulation.world["web2"] == {"replicas": 3}
+    assert "quiesce is reverted, and the journal of weekly@monday cannot be told" in simulation.closed["msg"]
+
+
 def test_a_restore_joins_the_declaration_with_the_journals_of_all_windows(simulation: Simulation) -> None:
     leave_in_force(simulation, "web1", "web2", name="other")
     leave_in_force(simulation, "web1", start="sunday")

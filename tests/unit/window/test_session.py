@@ -259,7 +259,7 @@ def test_a_clock_that_is_set_back_gives_no_lease(
     window.sign.write(ago(56))
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 3600)
-    with pytest.raises(OpsError, match=r"its lease was not renewed for \d\d s, so that another run may hold it"):
+    with pytest.raises(OpsError, match=r"and was not renewed for \d\d s, so that another run may hold it"):
         look(window)
     assert silent == [30.0, 2.0], "nothing can be done any more without its answer"
 
@@ -469,7 +469,7 @@ def test_an_earlier_lease_that_is_held_may_be_another_runs(simulation: Simulatio
     give_earlier_lease(simulation, boot="elsewhere")
     assert begin(simulation, "resume", "web1")["perform"]
     window.sign.write(ago(56))
-    with pytest.raises(OpsError, match=r"its lease was not renewed for \d\d s, so that another run may hold it"):
+    with pytest.raises(OpsError, match=r"and was not renewed for \d\d s, so that another run may hold it"):
         begin(simulation, "resume", "web1")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -116,6 +117,20 @@ def test_of_the_hosts_that_begin_a_step_the_first_waits_for_the_store(
         assert begin(stopped, "resume", host)["perform"]
 
 
+@pytest.mark.parametrize("file", ["lowtide_window_silent", "lowtide_window_takes_no_writes"])
+def test_a_host_that_comes_later_asks_for_a_moment(
+    stopped: Simulation, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """With more hosts than forks, or inputs that take long to be found: ten seconds have passed."""
+    answers = Answers(stopped, monkeypatch, "load" if file == "lowtide_window_silent" else "append")
+    stopped.engine.window.sign.write(ago(10))
+    for host in ("db1", "db2", "db3"):
+        with pytest.raises(OpsError, match="it cannot be written"):
+            begin(stopped, "work", host)
+        let_pass(stopped, file, 12)
+    assert answers.asked == [30.0, 2.0, 2.0, 2.0]
+
+
 def test_another_play_asks_again(stopped: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one play was refused for may be over."""
     answers = Answers(stopped, monkeypatch, "load")
@@ -142,6 +157,29 @@ def test_what_is_in_force_is_asked_for_where_the_lease_may_be_over(stopped: Simu
     stopped.engine.window.sign.write(ago(200))
     be_silent(stopped, "lowtide_window_silent", 3)
     assert stopped.engine.list_in_force()["items"] == [{"step": "resume", "batch": 0}]
+
+
+def test_once_the_lease_may_be_over_the_first_waits_as_long_as_ever(
+    stopped: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be done without the store's answer, so that nothing is lost by waiting for it."""
+    answers = Answers(stopped, monkeypatch, "load")
+    stopped.engine.window.sign.write(ago(200))
+    be_silent(stopped, "lowtide_window_silent", 12)
+    for host in ("web1", "web2"):
+        with pytest.raises(OpsError, match=r"its lease cannot be confirmed \(no answer\)"):
+            begin(stopped, "resume", host)
+    assert answers.asked == [30.0, 2.0]
+    with pytest.raises(OpsError, match="its lease cannot be confirmed"):
+        stopped.close()
+    assert answers.asked[2:] == [2.0]
+    answers.needed = 20.0
+    with pytest.raises(OpsError, match="its lease cannot be confirmed"):
+        stopped.engine.list_in_force()
+    let_pass(stopped, "lowtide_window_silent", 12)
+    assert stopped.engine.list_in_force()["items"] == [{"step": "resume", "batch": 0}]
+    be_silent(stopped, "lowtide_window_silent", 0)
+    assert stopped.close()["state"] == "failed_reverted"
 
 
 @pytest.mark.parametrize("seconds", [3, 12])
@@ -246,7 +284,7 @@ def test_events_that_a_failover_lost_are_written_once_more(stopped: Simulation, 
     cut_journal(stopped, keep=keep)
     answer = begin(stopped, "resume", "web1")
     assert answer["perform"]
-    words = f"the store has lost the last {len(before) - keep} events of this window; they are written once more"
+    words = f"the store has lost the last {len(before) - keep} events of this window, which are to be written once more"
     assert answer["warnings"] == [words]
     after = stopped.store.load(window.journal)
     assert sessions.are_same(after[: len(before)], before)
@@ -274,6 +312,42 @@ def test_what_is_lost_with_the_way_to_write_it_is_kept_once(
     assert sessions.are_same(after[: len(before)], before)
     names = [type(event).__name__ for event in after[len(before) :]]
     assert names == ["StepReached", "StepStarted", "StepSucceeded"]
+
+
+def test_what_is_lost_is_known_without_room_for_it(stopped: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible's temporary directory is full: the way back is refused for nothing that is missing there."""
+    before = stopped.store.load(stopped.engine.window.journal)
+    cut_journal(stopped, keep=2)
+
+    def fail(self: FileStore, _name: str, _events: Any) -> None:
+        raise OSError(errno.ENOSPC, f"No space left on device: {self.location}")
+
+    monkeypatch.setattr(FileStore, "copy", fail)
+    answer = begin(stopped, "resume", "web1")
+    assert answer["perform"]
+    assert any("what the window knows could not be kept in" in words for words in answer["warnings"])
+    assert sessions.are_same(stopped.store.load(stopped.engine.window.journal)[: len(before)], before)
+
+
+def test_a_journal_that_was_taken_away_with_what_earlier_runs_wrote_stops_no_way_back(simulation: Simulation) -> None:
+    """No store takes their events from this run, which goes on by what it knows, and changes nothing more."""
+    window: dict[str, Any] = {"start": "monday", "steps": STEPS, "inventory": make_inventory({**GROUPS, "db": MANY})}
+    assert simulation.kill(3, **window)
+    simulation.open(**window)
+    for host in ("web1", "web2"):
+        begin(simulation, "quiesce", host)
+        end(simulation, "quiesce", host)
+    cut_journal(simulation, keep=0)
+    with pytest.raises(OpsError, match="also of earlier runs, or was taken away"):
+        begin(simulation, "work", "db1")
+    for host in ("web1", "web2"):
+        assert begin(simulation, "resume", host)["perform"]
+        end(simulation, "resume", host)
+    verdict = simulation.close()
+    assert verdict["state"] == "failed_reverted"
+    held = simulation.store.read_lease()
+    assert held is not None
+    assert held.released
 
 
 # -- the journals of older occurrences --------------------------------------------------------------------------------
