@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.modules import PATIENCE
 from support.playbooks import PlaybookRun, run_playbook, write_yaml
@@ -18,6 +19,10 @@ from support.turns import leave_out_sweeps
 
 pytest.register_assert_rewrite("support.store_contract")
 _numbers = itertools.count(1)
+
+# Times are not asserted: a busy machine is no failure.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

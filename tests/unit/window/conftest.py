@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import opening
 from support.store_contract import start_controller
@@ -18,10 +17,6 @@ from support.store_contract import start_controller
 from .simulation import Simulation
 
 __all__ = ["start_controller"]
-
-# Times are not asserted: a busy machine is no failure.
-settings.register_profile("window", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("window")
 
 
 @pytest.fixture
