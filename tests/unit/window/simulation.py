@@ -7,12 +7,15 @@ by real runs.
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ansible_collections.lowtide.ops.plugins.filter.window_play import NO_HOST, window_play
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
@@ -365,6 +368,15 @@ def leave_in_force(simulation: Simulation, *hosts: str, **options: Any) -> None:
     simulation.failing = {("resume", host) for host in hosts}
     assert simulation.run(**{"start": "monday", **options}) == "failed_not_reverted"
     simulation.failing = set()
+
+
+def leave_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ansible's temporary directory be full: no journal is copied into it."""
+
+    def fail(store: FileStore, _name: str, _events: Any) -> None:
+        raise OSError(errno.ENOSPC, f"No space left on device: {store.location}")
+
+    monkeypatch.setattr(FileStore, "copy", fail)
 
 
 def damage(simulation: Simulation, window_id: str) -> None:

@@ -33,7 +33,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file imp
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.verdict import read_verdict
 
 from .builders import ago
-from .simulation import Simulation, end, give_earlier_lease, load_nothing
+from .simulation import Simulation, end, give_earlier_lease, leave_no_room, load_nothing
 
 HOSTS = ("web1", "web2", "ctl")
 
@@ -171,11 +171,7 @@ def test_no_room_in_ansibles_own_directory_is_a_warning(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulation.open()
-
-    def fail(self: FileStore, _name: str, _events: Any) -> None:
-        raise OSError(errno.ENOSPC, f"No space left on device: {self.location}")
-
-    monkeypatch.setattr(FileStore, "copy", fail)
+    leave_no_room(monkeypatch)
     with simulation.engine.window.open_session() as session:
         pass
     assert "what the window knows could not be kept in" in session.warnings[0]

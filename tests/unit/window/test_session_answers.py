@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -22,7 +21,7 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import S
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .builders import GROUPS, ago, make_inventory
-from .simulation import Simulation, end, give_earlier_lease, leave_in_force, load_nothing
+from .simulation import Simulation, end, give_earlier_lease, leave_in_force, leave_no_room, load_nothing
 
 MANY = [f"db{number}" for number in range(1, 31)]
 STEPS = [
@@ -318,11 +317,7 @@ def test_what_is_lost_is_known_without_room_for_it(stopped: Simulation, monkeypa
     """Ansible's temporary directory is full: the way back is refused for nothing that is missing there."""
     before = stopped.store.load(stopped.engine.window.journal)
     cut_journal(stopped, keep=2)
-
-    def fail(self: FileStore, _name: str, _events: Any) -> None:
-        raise OSError(errno.ENOSPC, f"No space left on device: {self.location}")
-
-    monkeypatch.setattr(FileStore, "copy", fail)
+    leave_no_room(monkeypatch)
     answer = begin(stopped, "resume", "web1")
     assert answer["perform"]
     assert any("what the window knows could not be kept in" in words for words in answer["warnings"])
