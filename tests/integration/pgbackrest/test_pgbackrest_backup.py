@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from labkit.postgresql_programs import USER
+
+from support.local_servers import wait_until
 
 from .conftest import PATIENCE, Archived
 
@@ -141,14 +146,42 @@ def find_backup(archived: Archived) -> int | None:
     return None
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock of pgBackRest; the file alone is there before it is locked."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def is_at_rest(pid: int) -> bool:
+    """Whether a process that was sent SIGSTOP does nothing any more: the signal takes effect a moment later."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"T", "Z", "X"}
+
+
+def stop_in_backup(archived: Archived, process: subprocess.Popen[str]) -> int:
+    """Stop the module's pgBackRest while it holds its lock, and return its process."""
+    while True:
+        assert process.poll() is None, process.communicate()
+        if (running := find_backup(archived)) is None:
+            continue
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ended meanwhile; the loop says so
+            os.kill(running, signal.SIGSTOP)
+            wait_until("pgBackRest is stopped", functools.partial(is_at_rest, running), PATIENCE)
+            if is_held(archived.place / "lock/shop-backup.lock"):
+                return running
+            os.kill(running, signal.SIGCONT)
+
+
 def test_another_run_is_not_disturbed_and_a_killed_one_is_made_up_for(archived: Archived) -> None:
     """pgBackRest's lock says that somebody is at it; once it is gone, the next run ends with a whole backup."""
     archived.sql("CREATE TABLE big AS SELECT g, repeat(md5(g::text), 20) t FROM generate_series(1, 150000) g")
     process = archived.start()
-    lock = archived.place / "lock/shop-backup.lock"
-    while (running := find_backup(archived)) is None or not lock.exists():
-        assert process.poll() is None, process.communicate()
-    os.kill(running, signal.SIGSTOP)  # so that it does not end meanwhile
+    running = stop_in_backup(archived, process)
     beside = archived.back_up()
     os.killpg(process.pid, signal.SIGKILL)
     os.kill(running, signal.SIGCONT)
