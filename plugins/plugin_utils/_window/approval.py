@@ -74,12 +74,14 @@ def refuse_other(request: Request, own: Shown, resumed: WindowState | None) -> N
     goes_on = resumed is not None and resumed.is_begun and request.job and request.job.get("launch") != "workflow"
     compared = {key: words for key, words in DIFFERENCES.items() if not goes_on or key not in OF_THE_PUSH}
     shown = request.approved
+    left = describe_pending(resumed) if resumed is not None else []
+    again = f"In force are {', '.join(left)}: launch restore_service, which reverts that. {AGAIN}" if left else AGAIN
     if not isinstance(shown, Mapping) or not shown:
         if request.approved_only:  # AWX now and then hands on no artifact: awx#11821, #12750
             raise Refusal(
                 obj=f"window {request.name}",
                 problem="nothing is known of what its check mode has shown, though this run follows an approval",
-                next_step=AGAIN,
+                next_step=again,
             )
         return
     differing = [
@@ -88,11 +90,8 @@ def refuse_other(request: Request, own: Shown, resumed: WindowState | None) -> N
         if str(shown.get(key) or "") != own[key]
     ]
     if differing:
-        left = describe_pending(resumed) if resumed is not None else []
         raise Refusal(
             obj=f"window {request.name}",
             problem=f"what its check mode has shown was approved, and in this run other is: {', '.join(differing)}",
-            next_step=f"In force are {', '.join(left)}: launch restore_service, which reverts that. {AGAIN}"
-            if left
-            else AGAIN,
+            next_step=again,
         )

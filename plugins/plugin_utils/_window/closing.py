@@ -50,7 +50,11 @@ def close_window(window: OpenWindow, *, clock: Callable[[], float] | None = None
                 data["path"] = session.write(lambda: session.store.write_report(window.journal, window.token, contents))
         session.append(WindowClosed(state=data["state"], cause=data["cause"]))
         if session.lost:
-            warnings.append("how the window ended is not in its journal, so that the next run resumes it")
+            warnings.append(
+                "how the window ended is not in its journal"
+                if session.rules.restores
+                else "how the window ended is not in its journal, so that the next run resumes it"
+            )
         if not window.check_mode:
             with _warn_of_errors(warnings, "the lease could not be given back, it ends with this run"):
                 window.sign.end_process()  # it would take the next owner for one that has taken the site from this run

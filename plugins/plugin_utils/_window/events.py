@@ -119,7 +119,9 @@ class StepSucceeded(StepEvent):
 
 
 JOURNAL = "journal"
-"""Stands for a step in a failure that is one of journals themselves."""
+"""Stands for a step in a failure to tell a journal what was done."""
+DAMAGED = "damaged journal"
+"""Stands for a step in a failure to know what a journal tells."""
 
 
 @dataclass(frozen=True, kw_only=True)

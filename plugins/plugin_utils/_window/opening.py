@@ -251,8 +251,8 @@ class Opening:
             shown=build.shown,
         )
         with window.open_session(patience=PATIENCE) as session:
-            # The way back needs no record: what is in force is seen on the objects, and the lease is held.
-            session.append(opened, durable=request.mode != RESTORE)
+            # The way back needs no record, only the lease: what is in force is seen on the objects.
+            session.append(opened, durable=request.mode != RESTORE or not session.has_lease)
             for failure in build.failures:
                 session.append(failure)
             state, rules = session.state, session.rules

@@ -14,7 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .declaration import Declaration, Inventory, Step
-from .events import JOURNAL, StepFailed, WindowOpened
+from .events import DAMAGED, StepFailed, WindowOpened
 from .occurrences import Occurrences
 from .request import Request
 from .rules import RESTORE
@@ -49,7 +49,7 @@ class RestoreBuilder:
         """Return the opening event: the declared reverting steps, on all their hosts, since what is in force is seen
         on the objects; and those of journals, on the hosts where these say so."""
         for error in occurrences.damaged.values():
-            self._fail(JOURNAL, self._inventory.control, f"{error} What else it left in force is not known.")
+            self._fail(DAMAGED, self._inventory.control, f"{error} What else it left in force is not known.")
         steps: dict[str, Step] = {step.name: as_plain_step(step) for step in self._declared if step.reverts}
         inherited: list[dict[str, str]] = []
         for window_id, state in occurrences.states.items():

@@ -16,7 +16,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .declaration import Declaration, Play, Step
-from .events import StepFailed, StepSucceeded, WindowOpened
+from .events import JOURNAL, StepFailed, StepSucceeded, WindowOpened
 from .state import ABANDONED, FinalState, Key, WindowState
 
 RESTORE = "restore"
@@ -379,7 +379,9 @@ class WindowRules:
         """Return how the run ends, from what is on record."""
         if not self.state.failed:
             return "succeeded" if self._has_changed() else "no_changes"
-        if self.state.pending or self.restores:
+        # What could not be told to journals is reverted; of a step that has their name nobody can say so.
+        is_untold = JOURNAL not in self.declaration and all(failure.step == JOURNAL for failure in self.state.failures)
+        if self.state.pending or (self.restores and not is_untold):
             return "failed_not_reverted"
         return "failed_reverted" if self._may_have_changed() else "refused"
 

@@ -35,7 +35,7 @@ from .processes import ENVIRONMENT_MARK
 from .renewal import SIGN, Moment, Sign, read_tick
 from .rules import WindowRules
 from .state import WindowState, compute_state
-from .store import PATIENCE, SHORT_PATIENCE, LeaseForgotten, LeaseOutdated, Store, StoreUnreachable
+from .store import PATIENCE, SHORT_PATIENCE, JournalLost, LeaseForgotten, LeaseOutdated, Store, StoreUnreachable
 from .store_file import FileStore, make_slug
 
 Written = TypeVar("Written")
@@ -125,8 +125,7 @@ class OpenWindow:
             stack.enter_context(_lock(self.folder))
             self._refuse_loss(store)
             try:
-                if silence.is_on:
-                    self._bear(silence, store, patience)
+                self._bear(silence, store, patience)
                 with silence.listen():
                     stack.enter_context(store.lock())
                     events = store.load(self.journal)
@@ -135,10 +134,12 @@ class OpenWindow:
                         self._check_token(store)
                 forgotten = self._find_forgotten(store, events)
             except OSError as error:
-                if not isinstance(error, LeaseForgotten):  # that was just read: nobody has the site
+                if not isinstance(error, (LeaseForgotten, JournalLost)):  # it was just read who has the site
                     self._require_lease(store, error)
                 store.shorten_patience()  # for what is asked all the same
                 session = Session(self, store, self.known.load(self.local_name), error=error, patience=patience)
+                if isinstance(error, JournalLost):
+                    self._keep_lease(session)
             else:
                 session = Session(self, store, events, patience=patience, forgotten=forgotten)
                 stack.callback(session.keep)  # with what it writes
@@ -147,7 +148,10 @@ class OpenWindow:
             yield session
 
     def _bear(self, silence: Silence, store: Store, patience: float | None) -> None:
-        """Ask a store that did not answer the last time for a shorter time, or not yet."""
+        """Ask a store for no longer than the lease has left; one that did not answer the last time for a shorter time,
+        or not yet."""
+        if not silence.is_on:
+            patience = PATIENCE
         left = store.ttl - MARGIN - self._measure_age(store)
         if left <= 0:
             # Nothing can be done without its answer, and nothing is lost by waiting, but for one who waited just now.
@@ -167,16 +171,19 @@ class OpenWindow:
         """Return those events that this run has written and the store has lost since, with the lease that was written
         before them (a failover to a standby that lagged): they are true, and to be written again.
 
-        Raise StoreUnreachable where those of earlier runs are lost, too: no store takes them from this one.
+        Raise JournalLost where those of earlier runs are lost, too, which no store takes from this one; or where others
+        came after them (that failover was between the reading of the journal and a write): they would be out of turn.
         """
         if self.check_mode or self.known.count_lines(self.local_name) <= len(journal):
             return []
         known = self.known.load(self.local_name)
         forgotten = known[len(journal) :]
         if not are_same(journal, known[: len(journal)]):
-            return []
+            raise JournalLost(
+                f"{store.location}: the journal of {self.window_id} has lost events between others that it has"
+            )
         if any(event.token != self.token for event in forgotten):
-            raise StoreUnreachable(
+            raise JournalLost(
                 f"{store.location}: the journal of {self.window_id} has lost {len(forgotten)} events, also of "
                 "earlier runs, or was taken away"
             )
@@ -268,6 +275,8 @@ def _find_remedy(error: OSError) -> str:
     """Return what helps against a store that takes nothing from this run."""
     if isinstance(error, (LeaseForgotten, LeaseOutdated)):
         return "Make sure that no other run is at work on the site"
+    if isinstance(error, JournalLost):
+        return "Launch restore_service after this run, since no later one knows of what its journal has lost"
     return "Make room there, or bring its server back"
 
 
@@ -393,6 +402,7 @@ class Session:
         self.window = window
         self.store = store
         self._error = error
+        self._is_read = error is None or isinstance(error, JournalLost)
         self._patience = patience
         # Apart from that of what is read: a commit without its standby, an etcd without room.
         self._silence = Silence(Path(window.folder, "lowtide_window_takes_no_writes"))
@@ -453,6 +463,11 @@ class Session:
         except OSError as error:  # no room in Ansible's own directory, and the store answers
             self.warnings.append(f"what the window knows could not be kept in {place.location} ({error})")
 
+    @property
+    def has_lease(self) -> bool:
+        """False where the store has answered that this run's lease is nobody's, or that an earlier one is held."""
+        return not isinstance(self._error, (LeaseForgotten, LeaseOutdated))
+
     @cached_property
     def rules(self) -> WindowRules:
         """The rules over the state, which they see as it changes."""
@@ -468,8 +483,9 @@ class Session:
         return time.time()
 
     def append_elsewhere(self, journal: str, event: Event) -> None:
-        """Add an event to the journal of another occurrence. Raise OSError where the store does not answer."""
-        if self._error is not None:
+        """Add an event to the journal of another occurrence, also where this run's own takes none. Raise OSError where
+        the store could not be read, or does not answer."""
+        if self._error is not None and (not self._is_read or self._silence.is_on):
             raise self._error
         self.write(lambda: self.store.append(journal, event))
 

@@ -99,8 +99,10 @@ class WindowState:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the occurrence has performed something, and came to no good end."""
-        return not self.finished and bool(self.started_steps)
+        """Whether the occurrence has performed something that may have changed something, and came to no good end."""
+        return not self.finished and any(
+            not self.declared.get(step, {}).get("reads_only") for step in self.started_steps
+        )
 
     def list_pending_hosts(self, step: str) -> list[str]:
         """Return the hosts on which the reversible ``step`` is in force."""

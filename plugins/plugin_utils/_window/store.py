@@ -51,6 +51,11 @@ class LeaseOutdated(StoreUnreachable):
     and came back with a copy, or that of a run that began on a server whose clock is behind: see :class:`.renewer`."""
 
 
+class JournalLost(StoreUnreachable):
+    """The store answers with a journal that has lost events which this run had read or written, so that they cannot be
+    added to it any more. The lease is this run's."""
+
+
 class Store(ABC):
     """The lease, the journals (one for each occurrence) and the reports of one site.
 

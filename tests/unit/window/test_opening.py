@@ -455,6 +455,20 @@ def test_a_relaunch_of_what_performed_nothing_begins_it(simulation: Simulation, 
 
 
 @pytest.mark.usefixtures("on_volume")
+def test_a_relaunch_of_what_has_only_looked_performs_what_was_approved(simulation: Simulation) -> None:
+    """The health check before everything else has failed, and the project was pushed to before the relaunch."""
+    steps = [{"name": "look", "role": "demo.look", "hosts": "db", "reads_only": True}, *make_entries()]
+    approved: dict[str, Any] = {"approved": show(simulation, steps=steps), "approved_only": True, "steps": steps}
+    simulation.failing = {("look", "db1")}
+    assert simulation.run(job=WORKFLOW, **approved) == "refused"
+    simulation.failing = set()
+    relaunched = {**WORKFLOW, "revision": "9b2e", "launch": "relaunch"}
+    assert "in this run other is: revision 9b2e" in simulation.run(job=relaunched, **approved)
+    assert simulation.performed == []
+    assert simulation.run(job={**relaunched, "revision": "4f1c"}, **approved) == "succeeded"
+
+
+@pytest.mark.usefixtures("on_volume")
 def test_what_an_older_window_left_in_force_is_nothing_that_this_one_has_begun(simulation: Simulation) -> None:
     leave_in_force(simulation, "web1")
     approved: dict[str, Any] = {"start": "tuesday", "approved": show(simulation, start="tuesday")}
@@ -474,6 +488,9 @@ def test_a_relaunch_that_is_refused_names_what_is_in_force_and_the_way_back(simu
     cause = simulation.run(job={**WORKFLOW, "launch": "relaunch"}, inventory=fewer, **approved)
     words = "In force are quiesce on web1, quiesce on web2: launch restore_service, which reverts that. Launch the"
     assert f"in this run other is: the hosts of its steps. {words} workflow again from its check mode" in cause
+    approved = {**approved, "approved": {}, "approved_only": True}
+    cause = simulation.run(job=WORKFLOW, **approved)
+    assert f"nothing is known of what its check mode has shown, though this run follows an approval. {words}" in cause
 
 
 @pytest.mark.usefixtures("on_volume")

@@ -14,7 +14,11 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.declaration import Declaration, Step
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import Event, StepReverted
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.places import Place
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import (
+    LeaseForgotten,
+    LeaseOutdated,
+    StoreUnreachable,
+)
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .builders import (
@@ -40,25 +44,61 @@ def test_a_restore_runs_the_declared_reverting_steps_on_all_their_hosts(simulati
     assert simulation.restore() == "no_changes"
 
 
-def test_a_restore_needs_no_journal_that_can_be_written(
-    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A quota is used up, a table is locked: the lease is held, and objects tell what is in force."""
-    leave_in_force(simulation, "web1", "web2")
+def leave_no_journal(monkeypatch: pytest.MonkeyPatch, simulation: Simulation, *, but: str = "") -> None:
+    """Let the site's store take no events, but those for one journal."""
     append, site = FileStore.append, simulation.store.directory
 
     def refuse(store: FileStore, name: str, event: Event) -> Event:
-        if store.directory == site:
+        if store.directory == site and name != but:
             raise StoreUnreachable("no room")
         return append(store, name, event)
 
     monkeypatch.setattr(FileStore, "append", refuse)
+
+
+@pytest.mark.parametrize("is_old_refused", [True, False], ids=["a locked table", "a quota of objects"])
+def test_a_restore_needs_no_journal_that_can_be_written(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, is_old_refused: bool
+) -> None:
+    """The lease is held, objects tell what is in force, and the journals that can still be written are told."""
+    leave_in_force(simulation, "web1", "web2")
+    leave_no_journal(monkeypatch, simulation, but="" if is_old_refused else simulation.engine.window.journal)
     cause = simulation.run(start="tuesday")
     assert cause.endswith("Make room there, or bring its server back, then run the window again."), cause
-    assert simulation.restore() == "failed_not_reverted"
+    assert simulation.restore() == "failed_reverted"
     assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
     assert simulation.world["web1"] == simulation.world["web2"] == {"replicas": 3}
-    assert "quiesce is reverted, and the journal of weekly@monday cannot be told" in simulation.closed["msg"]
+    words = "quiesce is reverted, and the journal of weekly@monday cannot be told"
+    assert (words in simulation.closed["msg"]) == bool(simulation.list_left()) == is_old_refused
+    assert "how the window ended is not in its journal" in simulation.closed["warnings"]
+
+
+def test_a_restore_whose_journal_cannot_be_written_and_that_fails_has_not_reverted(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_in_force(simulation, "web1", "web2")
+    leave_no_journal(monkeypatch, simulation)
+    simulation.failing = {("resume", "web2")}
+    assert simulation.restore() == "failed_not_reverted"
+    assert simulation.world["web2"]["replicas"] == 0
+
+
+@pytest.mark.parametrize("answer", [LeaseForgotten, LeaseOutdated])
+def test_a_restore_whose_lease_the_store_has_lost_begins_nothing(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, answer: type[StoreUnreachable]
+) -> None:
+    """A failover right after it was taken: another run may have taken it since, and stop what this one starts."""
+    leave_in_force(simulation, "web1")
+
+    def check(_store: FileStore, _token: int) -> None:
+        raise answer("it has lost what was written last")
+
+    monkeypatch.setattr(FileStore, "check", check)
+    monkeypatch.setattr(FileStore, "is_expired", lambda _store: True)
+    cause = simulation.restore()
+    assert cause.startswith("refused: "), cause
+    assert "Make sure that no other run is at work on the site, then run the window again" in cause
+    assert simulation.performed == []
 
 
 def test_a_restore_joins_the_declaration_with_the_journals_of_all_windows(simulation: Simulation) -> None:
@@ -254,7 +294,7 @@ def test_a_restore_goes_on_when_its_journal_cannot_be_written_any_more(
     simulation.perform()
     assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
     assert [simulation.world[web] for web in ("web1", "web2")] == [{"replicas": 3}, {"replicas": 3}]
-    assert simulation.close()["state"] == "failed_not_reverted"
+    assert simulation.close()["state"] == "failed_reverted"
     assert "quiesce is reverted, and the journal of weekly@monday cannot be told" in simulation.closed["msg"]
     simulation.end_controller()
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
@@ -268,7 +308,7 @@ def test_a_journal_that_was_damaged_meanwhile_does_not_hold_back_a_restore(simul
     damage(simulation, "weekly@monday")
     simulation.perform()
     assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
-    assert simulation.close()["state"] == "failed_not_reverted"
+    assert simulation.close()["state"] == "failed_reverted"
     assert "cannot be told (journal " in simulation.closed["msg"]
 
 

@@ -15,9 +15,10 @@ import pytest
 from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import OpsError
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window import session as sessions
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import StepCall
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepStarted
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.renewal import read_tick
-from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import StoreUnreachable
+from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store import PATIENCE, StoreUnreachable
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.store_file import FileStore
 
 from .builders import GROUPS, ago, make_inventory
@@ -111,7 +112,7 @@ def test_of_the_hosts_that_begin_a_step_the_first_waits_for_the_store(
     for host in MANY:
         with pytest.raises(OpsError, match=r"it cannot be written \(no answer\)"):
             begin(stopped, "work", host)
-    assert answers.asked == [30.0, 2.0]
+    assert answers.asked == [pytest.approx(min(PATIENCE, stopped.store.ttl - age - 2 * sessions.MARGIN), abs=1), 2.0]
     for host in ("web1", "web2"):
         assert begin(stopped, "resume", host)["perform"]
 
@@ -223,6 +224,22 @@ def test_the_closing_waits_no_longer_than_the_lease_is_held(
     window.sign.write(ago(40))
     simulation.close()
     assert answers.asked[-1] == pytest.approx(simulation.store.ttl - 40 - 2 * sessions.MARGIN, abs=1)
+
+
+@pytest.mark.parametrize("step", ["work", "resume"])
+@pytest.mark.parametrize(("left", "patience"), [(50, 30), (20, 10), (8, 2)])
+def test_the_first_who_meets_a_silence_waits_no_longer_than_the_lease_is_held(
+    stopped: Simulation, monkeypatch: pytest.MonkeyPatch, step: str, left: int, patience: int
+) -> None:
+    """What is to be reverted can begin in that time only."""
+    answers = Answers(stopped, monkeypatch, "load")
+    stopped.engine.window.sign.write(ago(int(stopped.store.ttl) - left))
+    if step == "resume":
+        assert begin(stopped, step, "web1")["perform"]
+    else:
+        with pytest.raises(OpsError, match="it cannot be written"):
+            begin(stopped, step, "db1")
+    assert answers.asked[0] == pytest.approx(patience, abs=1)
 
 
 # -- an answer that nobody has the site -------------------------------------------------------------------------------
@@ -343,6 +360,29 @@ def test_a_journal_that_was_taken_away_with_what_earlier_runs_wrote_stops_no_way
     held = simulation.store.read_lease()
     assert held is not None
     assert held.released
+
+
+def test_events_that_were_lost_before_others_were_written_are_not_taken_for_none(stopped: Simulation) -> None:
+    """A failover between the reading of the journal and a write: that a host was stopped is lost, what came after is
+    not. The window begins nothing more, and reverts by what it knows."""
+    store, window = stopped.store, stopped.engine.window
+    events = store.load(window.journal)
+    lost = next(number for number, event in enumerate(events) if isinstance(event, StepStarted))
+    assert events[lost].key == ("quiesce", "web1")
+    next(store.directory.rglob(f"{window.journal}.jsonl")).unlink()
+    store.copy(window.journal, events[:lost] + events[lost + 1 :])
+    window.sign.write(ago(200))
+    with pytest.raises(OpsError, match="has lost events between others that it has") as refused:
+        begin(stopped, "work", "db1")
+    assert "Launch restore_service after this run" in str(refused.value)
+    assert window.is_renewed(store)
+    for host in ("web1", "web2"):
+        assert begin(stopped, "resume", host)["perform"]
+        end(stopped, "resume", host)
+    with window.open_session() as session:
+        assert session.state.pending == {}
+    assert stopped.close()["state"] == "failed_reverted"
+    assert store.load(window.journal)[-1] == events[-1]
 
 
 # -- the journals of older occurrences --------------------------------------------------------------------------------
