@@ -30,9 +30,9 @@ pytestmark = [
 WAYS_ON = ("run_again", "journal_lost", "restored")
 SAMPLE: list[tuple[list[tuple[str, float]], str]] = [
     ([("rolling_upgrade", 12.0), ("database_maintenance", 1.5)], "journal_lost"),
-    ([("shutdown", 0.2)], "restored"),
 ]
 SWEEP: list[tuple[list[tuple[str, float]], str]] = [
+    ([("shutdown", 0.2)], "restored"),
     ([("shutdown", 2.0), ("database_maintenance", 1.5)], "run_again"),
     *(([point], way) for point in POINTS for way in WAYS_ON),
 ]

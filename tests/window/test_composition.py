@@ -230,7 +230,7 @@ def test_an_empty_control_group_is_named(window: FastWindow) -> None:
     assert not (window.folder / "state").exists()
 
 
-@pytest.mark.parametrize("name", ["weekly@prod", "weekly maintenance / ß"])
+@pytest.mark.parametrize("name", [pytest.param("weekly@prod", marks=pytest.mark.sweep), "weekly maintenance / ß"])
 def test_any_name_can_be_resumed(window: FastWindow, name: str) -> None:
     steps = [SAVE, MAINTAIN]
     assert window.play(window_name=name, window_steps=steps, fail_maintain="db1").rc == 2

@@ -59,6 +59,7 @@ def test_readers_run_again_and_plans_are_made_anew_on_a_resume(window: FastWindo
     assert window.skips(2)[("maintain", "db1")] == "as it should be"
 
 
+@pytest.mark.sweep
 def test_an_occurrence_is_not_resumed_after_its_end(window: FastWindow) -> None:
     """Yesterday's failed night must not make tonight's backup look done."""
     assert window.play(window_steps=PLAIN, fail_maintain="db1").rc == 2
@@ -118,7 +119,7 @@ def test_an_end_that_is_over_does_not_hold_back_reverting_steps(window: FastWind
             False,
             marks=pytest.mark.sweep,
         ),
-        ({}, {"save_of_a_default": "other"}, True),
+        pytest.param({}, {"save_of_a_default": "other"}, True, marks=pytest.mark.sweep),
     ],
     ids=["input", "credentials", "identity", "store", "default_overridden"],
 )

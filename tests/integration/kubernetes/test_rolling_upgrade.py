@@ -58,6 +58,7 @@ def read_images(namespace: Namespace) -> dict[str, str]:
     return {item["metadata"]["name"]: item["spec"]["template"]["spec"]["containers"][0]["image"] for item in workloads}
 
 
+@pytest.mark.sweep
 @pytest.mark.procedure("A4", "B19", "C2", "C17")
 def test_a_breach_puts_back_what_an_earlier_run_of_that_name_has_rolled_out(
     namespace: Namespace, upgrade: Callable[..., PlaybookRun]

@@ -190,6 +190,7 @@ def test_a_stop_that_takes_longer_than_the_run_waits(site: ServiceSite, ansible_
     assert read_states(site, hosts=rest) == {host: before[host] for host in rest}
 
 
+@pytest.mark.sweep
 @pytest.mark.procedure("D2", "D3")
 def test_what_nobody_declared_is_neither_started_nor_stopped(site: ServiceSite, ansible_playbook: Run) -> None:
     """A target that requires a service, a service behind a target that another one wants, and one that it conflicts with."""
@@ -277,6 +278,7 @@ while time.monotonic() < end:
     assert site.show(first, "InvocationID")["api"] != before["api"]
 
 
+@pytest.mark.sweep
 @pytest.mark.procedure("D2", "D3")
 def test_a_start_that_takes_longer_than_the_run_waits(site: ServiceSite, ansible_playbook: Run) -> None:
     """A limit below that of systemd is refused; what outlasts one where systemd has none is waited for by the next run."""

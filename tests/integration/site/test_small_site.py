@@ -149,6 +149,7 @@ def hold_before_maintenance(site: SmallSite) -> None:
     site.write()
 
 
+@pytest.mark.sweep
 def test_a_killed_window_is_restored_and_not_resumed(site: SmallSite, ansible_playbook: Run) -> None:
     """With the same two files; the maintenance that the window was about to do stays undone."""
     hold_before_maintenance(site)
@@ -190,6 +191,7 @@ def list_in_turn(hosts: list[str]) -> list[tuple[str, str]]:
     return [(word, host) for host in hosts for word in ("begin", "end")]
 
 
+@pytest.mark.sweep
 def test_five_tiers_without_kafka_run_by_the_same_playbook(tiered_site: SmallSite, ansible_playbook: Run) -> None:
     """Stopped from the last to the first, one when the other is gone, and started in the reverse order.
 

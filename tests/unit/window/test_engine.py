@@ -20,11 +20,14 @@ from ansible_collections.lowtide.ops.plugins.plugin_utils._window.engine import 
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.events import StepReverted, StepStarted, StepSucceeded
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.journal import encode_line
 from ansible_collections.lowtide.ops.plugins.plugin_utils._window.lease import LeaseLost
+from support.turns import is_sweep
 
 from .builders import fill, list_files, make_step, skip
 from .simulation import BEGINNING, END, KilledError, Simulation, load_nothing, make_entries
 
 POINTS = 100
+EACH = 1 if is_sweep() else 4
+"""A kill is tried at every point in a sweep, else at every fourth."""
 """More points at which a run can be killed than a run has."""
 
 
@@ -107,32 +110,32 @@ def test_killed_at_every_point_the_next_run_ends_in_the_same_state(fast_director
         assert simulation.run() in {"succeeded", "no_changes"}, f"point {point}"
         assert simulation.world == END, f"point {point}"
         assert simulation.list_left() == {}, f"point {point}"
-        point += 1
+        point += EACH
     assert 60 < point < POINTS
 
 
 def test_killed_and_the_journals_lost_it_ends_in_the_same_state(
     fast_directory: Callable[[], Path],
 ) -> None:
-    """At every second point. What was stopped is found on the objects: a lost journal never means nothing to do."""
+    """What was stopped is found on the objects: a lost journal never means nothing to do."""
     point = 1
     while (simulation := Simulation(fast_directory())).kill(point):
         shutil.rmtree(simulation.place / "windows", ignore_errors=True)
         assert simulation.run() in {"succeeded", "no_changes"}, f"point {point}"
         assert simulation.world == END, f"point {point}"
-        point += 2
+        point += 2 * EACH
     assert 60 < point < POINTS
 
 
 def test_killed_at_many_points_the_service_can_be_restored_instead(fast_directory: Callable[[], Path]) -> None:
-    point = 1
+    point = 2
     while (simulation := Simulation(fast_directory())).kill(point):
         assert simulation.restore() in {"succeeded", "no_changes"}, f"point {point}"
         for web in ("web1", "web2"):
             assert simulation.world[web] == {"replicas": 3}, f"point {point}"
         assert {step for step, _host in simulation.performed} == {"resume"}
         assert simulation.list_left() == {}, f"point {point}"
-        point += 2
+        point += 2 * EACH
     assert 60 < point < POINTS
 
 
