@@ -15,6 +15,10 @@ from .declared import BOUND, MINIMAL, write_site
 
 SITE = {**MINIMAL, "awx_credential_types": []}
 REPOSITORIES = make_collection_folders(playbook_names())
+DESCRIPTIONS = {
+    "operations probe": "Read before operations, so that this is updated only when git answers",
+    "operations next": "Read with what operations is to have next, before that is changed",
+}
 TO_THE_APPROVAL = [
     *((name, "successful") for name in ("probe", "project", "inventory", "window check")),
     ("approve", "pending"),
@@ -77,3 +81,11 @@ def add_project(awx: AwxStandIn, **given: Any) -> dict[str, Any]:
     project = awx.find("projects", "operations")
     assert wait_for(awx, project) == "successful"
     return project
+
+
+def add_beside(awx: AwxStandIn, name: str, **given: Any) -> dict[str, Any]:
+    """Make ``operations probe`` or ``operations next`` as the role does for that project, but for what is given."""
+    project = awx.find("projects", "operations")
+    like = {field: project[field] for field in ("organization", "scm_type", "scm_url", "scm_branch", "credential")}
+    add(awx, "projects", name=name, **{**like, "description": DESCRIPTIONS[name], "timeout": 3600, **given})
+    return awx.find("projects", name)

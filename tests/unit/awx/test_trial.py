@@ -13,7 +13,7 @@ from support.awx_stand_in import REPOSITORY, AwxStandIn
 from .existing import (
     REPOSITORIES,
     TO_THE_APPROVAL,
-    add,
+    add_beside,
     add_project,
     find_summary,
     flatten,
@@ -23,7 +23,6 @@ from .existing import (
 )
 
 OTHER = {"awx_project_credential": "key of another place"}
-TRIAL = "Read with what operations is to have next, before that is changed"
 GOES_ON = "The project operations and its probe were left as they were, and approved windows go on as before."
 
 
@@ -72,12 +71,8 @@ def test_a_credential_that_nobody_can_take_out_is_named(tmp_path: Path) -> None:
     """Of a project that has none: in the probe it would be refused by another place, or be shown to it."""
     with AwxStandIn(dict(REPOSITORIES)) as awx:
         add_project(awx)
-        awx.private[REPOSITORY] = "git"
-        refused = perform(tmp_path, awx, **OTHER)
-        assert refused.rc == 2, refused.stdout
-        assert GOES_ON in flatten(refused)
-        assert [one["name"] for one in awx.kinds["projects"].values()] == ["operations", "operations next"]
-        del awx.private[REPOSITORY]
+        key = awx.find("credentials", "key of another place")["id"]
+        add_beside(awx, "operations next", credential=key)
         awx.writes.clear()
         moved = perform(tmp_path, awx, awx_project_branch="next")
         assert (moved.rc, awx.writes) == (2, []), moved.stdout
@@ -86,9 +81,7 @@ def test_a_credential_that_nobody_can_take_out_is_named(tmp_path: Path) -> None:
             " cannot take it out. Nothing has been done. Take it out of"
         )
         assert f"project operations next: {said} operations next in AWX" in flatten(moved)
-        without = perform(tmp_path, awx)
-        assert without.rc == 0, without.stdout
-        awx.find("projects", "operations probe")["credential"] = awx.find("credentials", "key of another place")["id"]
+        add_beside(awx, "operations probe", signature_validation_credential=key)
         awx.writes.clear()
         probe = perform(tmp_path, awx)
         assert (probe.rc, awx.writes) == (2, []), probe.stdout
@@ -115,12 +108,11 @@ def test_windows_go_on_while_an_address_is_tried(tmp_path: Path) -> None:
 def test_an_update_of_before_says_nothing_of_what_is_tried(tmp_path: Path) -> None:
     """A run before this one has not seen its end: it has another credential than this one has written since."""
     with AwxStandIn(dict(REPOSITORIES)) as awx:
-        project = add_project(awx)
+        add_project(awx)
         key, wrong = (awx.find("credentials", name)["id"] for name in ("git", "key of another place"))
-        trial = {"name": "operations next", "description": TRIAL, "scm_type": "git", "scm_url": REPOSITORY}
-        add(awx, "projects", organization=project["organization"], credential=wrong, **trial)
+        trial = add_beside(awx, "operations next", credential=wrong)
         awx.private[REPOSITORY] = "git"
-        assert awx.ask("GET", awx.find("projects", "operations next")["url"])[1]["status"] == "running"
+        assert awx.ask("GET", trial["url"])[1]["status"] == "running"
         run = perform(tmp_path, awx, awx_project_credential="git")
         assert run.rc == 0, run.stdout
         assert list_updates(awx)[0] == "operations next"
