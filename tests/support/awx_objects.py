@@ -124,6 +124,7 @@ class AwxObjects(AwxUpdates):
         self.writes: list[tuple[str, str, Any]] = []
         self.kinds: dict[str, dict[int, Json]] = {kind: {} for kind in OPTIONS if kind in NAMED or kind in UNIFIED}
         self.kinds |= {"workflow_approval_templates": {}, "instance_groups": {}, "jobs": {}, "roles": {}, "users": {}}
+        self.kinds["workflow_jobs"] = {}
         self.surveys: dict[tuple[str, int], Json] = {}
         self.secrets: dict[tuple[int, str], Json] = {}
         self.associated: dict[tuple[str, int, str], list[int]] = {}
@@ -211,12 +212,14 @@ class AwxObjects(AwxUpdates):
         wanted = {key: value for key, value in query.items() if key not in ("page", "page_size", "order_by")}
         label = wanted.pop("labels__id", None)
         type_name = wanted.pop("credential_type__name", None)
+        states = wanted.pop("status__in", None)
         either = {key.removeprefix("or__"): wanted.pop(key) for key in list(wanted) if key.startswith("or__")}
         found = [
             self.show(obj)
             for obj in objects.values()
             if all(str(obj.get(key)) == value for key, value in wanted.items())
             and (type_name is None or self.kinds["credential_types"][obj["credential_type"]]["name"] == type_name)
+            and (states is None or obj["status"] in states.split(","))
             and (label is None or int(label) in self.associated.get((kind, obj["id"], "labels"), []))
             and (not either or any(str(obj.get(key)) == value for key, value in either.items()))
         ]

@@ -28,7 +28,8 @@ class AwxUpdates:
     ``updated`` are the playbooks of each project when it was last read, ``foreign`` the organizations that the account
     does not administer, ``private`` the names of the credentials that repositories ask for, ``tokens`` those that were
     given for a password and are good still, ``descriptions`` of all that ever were, ``unusable`` the credentials that
-    the account sees and may not use.
+    the account sees and may not use, ``strict`` the repositories whose submodules cannot be read, and whose content has
+    no signature.
     """
 
     kinds: dict[str, dict[int, Json]]
@@ -41,6 +42,8 @@ class AwxUpdates:
         self.foreign: set[int] = set()
         self.private: dict[str, str] = {}
         self.unusable: set[str] = set()
+        self.strict: set[str] = set()
+        self.begun: dict[int, Json] = {}
         self.tokens: dict[int, Json] = {}
         self.descriptions: list[str] = []
         self.updates: dict[tuple[str, int], Json] = {}
@@ -104,10 +107,12 @@ class AwxUpdates:
             return
         if obj["status"] == "pending":
             obj["status"] = "running"
+            self.begun[obj["id"]] = dict(obj)
             return
         if kind == "projects":
-            is_good = obj["scm_url"] in self.folders and self._is_opened(obj)
-            self.updated |= {obj["id"]: self.folders[obj["scm_url"]]} if is_good else {}
+            taken = self.begun.get(obj["id"], obj)  # as an update takes these fields over when it is made
+            is_good = taken["scm_url"] in self.folders and self._is_opened(taken) and not self._is_spoilt(taken)
+            self.updated |= {obj["id"]: self.folders[taken["scm_url"]]} if is_good else {}
         else:
             is_good = obj["source_project"] in self.updated and obj["source_path"] not in self.unreadable
         obj["status"] = "successful" if is_good else "failed"
@@ -117,6 +122,11 @@ class AwxUpdates:
         wanted = self.private.get(project["scm_url"])
         credential = self.kinds["credentials"].get(project["credential"] or 0, {})
         return wanted is None or wanted == credential.get("name")
+
+    def _is_spoilt(self, project: Json) -> bool:
+        """Tell whether a project asks for what its repository has not."""
+        asks = project["scm_track_submodules"] or project["signature_validation_credential"]
+        return bool(asks) and project["scm_url"] in self.strict
 
     def find_reason(self, project: Json | None) -> str:
         """Return why nothing of a project can be started, or nothing (``Project.get_reason_if_failed``)."""

@@ -32,7 +32,7 @@ SITE: dict[str, Any] = {
         {"playbook": "failover", "name": "failover check", "job_type": "check", "credentials": []},
     ],
     "awx_teams": [
-        {"name": "Operators", "launch": ["window check", "approved window"]},
+        {"name": "Operators", "launch": ["window check", "approved window"], "approve": "no"},
         {"name": "Leads", "approve": True},
     ],
     "awx_schedules": [

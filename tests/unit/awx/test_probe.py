@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The role awx in an AWX that has the project already: its probe is like it, and what is refused leaves both."""
+"""The role awx in an AWX that has the project already: its probe is like it, and is good after each run."""
 
 from __future__ import annotations
 
@@ -8,73 +8,51 @@ from typing import Any
 
 import pytest
 
-from support.awx_stand_in import MANUAL, REPOSITORY, AwxStandIn, make_collection_folders
-from support.checkout import playbook_names
-from support.playbooks import PlaybookRun, run_playbook
+from support.awx_stand_in import MANUAL, REPOSITORY, AwxStandIn
 
-from .declared import BOUND, MINIMAL, write_site
+from .existing import (
+    REPOSITORIES,
+    TO_THE_APPROVAL,
+    add,
+    add_beside,
+    add_project,
+    find_summary,
+    flatten,
+    list_updates,
+    perform,
+    run_window,
+    wait_for,
+)
 
-SITE = {**MINIMAL, "awx_credential_types": []}
-REPOSITORIES = make_collection_folders(playbook_names())
 LEFT = "The project operations was left as it was"
 WAITS = f"{LEFT}, and approved windows end at their node probe until this one can be read."
-
-
-def perform(folder: Path, awx: AwxStandIn, *arguments: str, **changed: Any) -> PlaybookRun:
-    """Perform the role."""
-    site = write_site(folder, awx, **{**SITE, **changed})
-    return run_playbook("lowtide.ops.awx", *site, *arguments, timeout=BOUND)
-
-
-def flatten(run: PlaybookRun) -> str:
-    """Return the output in one line."""
-    return " ".join(run.stdout.split())
-
-
-def find_summary(run: PlaybookRun) -> str:
-    """Return what the role says that it has changed, or would."""
-    return (
-        flatten(run).rpartition("Show the result")[2].partition("msg: ")[2].partition(" TASK")[0].partition(" PLAY")[0]
-    )
-
-
-def add(awx: AwxStandIn, kind: str, **body: Any) -> int:
-    """Make an object as people do."""
-    status, made = awx.ask("POST", f"/api/v2/{kind}/", body)
-    assert status == 201, made
-    return int(made["id"])
-
-
-def add_project(awx: AwxStandIn, **given: Any) -> dict[str, Any]:
-    """Make the organization, two credentials and the project by hand, and return that once it has been read."""
-    organization = add(awx, "organizations", name="Operations")
-    kind = awx.find("credential_types", "Source Control")["id"]
-    for name in ("git", "key of another place"):
-        add(awx, "credentials", name=name, organization=organization, credential_type=kind, inputs={})
-    git = {"name": "operations", "scm_type": "git", "scm_url": REPOSITORY, **given}
-    add(awx, "projects", organization=organization, **git)
-    project = awx.find("projects", "operations")
-    while awx.ask("GET", project["url"])[1]["status"] != "successful":
-        pass
-    return project
+IS_LOCKED = "The project operations is locked, as its last update has failed: AWX starts nothing of it, restore service"
 
 
 def test_a_probe_is_like_the_project_that_is_there(tmp_path: Path) -> None:
     """What is not declared comes from the project, and a limit where that has none. A probe that was changed is read
-    although the project is as it should be, since each window begins with it. Check mode foresees a missing one.
+    although the project is as it should be, since each window begins with it. What the project would refuse, such as
+    submodules and content without a signature, the probe refuses before. Check mode foresees a missing one.
     """
     with AwxStandIn(dict(REPOSITORIES)) as awx:
-        project = add_project(awx, scm_refspec="refs/*:refs/*")
-        key = awx.find("credentials", "git")["id"]
+        project = add_project(awx, scm_refspec="refs/*:refs/*", scm_track_submodules=True)
+        key, signature = (awx.find("credentials", name)["id"] for name in ("git", "key of another place"))
         awx.private[REPOSITORY] = "git"
-        project["credential"] = key
+        project |= {"credential": key, "signature_validation_credential": signature}
         first = perform(tmp_path, awx)
         assert first.rc == 0, first.stdout
         probe = awx.find("projects", "operations probe")
-        found = {name: probe[name] for name in ("credential", "scm_refspec", "timeout", "status")}
-        assert found == {"credential": key, "scm_refspec": "refs/*:refs/*", "timeout": 3600, "status": "successful"}
-        workflow = awx.find("workflow_job_templates", "shop approved window")
-        assert awx.run_nodes(workflow)[-1] == ("approve", "pending")
+        expected = {
+            "credential": key,
+            "scm_refspec": "refs/*:refs/*",
+            "scm_track_submodules": True,
+            "signature_validation_credential": signature,
+            "timeout": 3600,
+            "status": "successful",
+        }
+        assert {name: probe[name] for name in expected} == expected
+        assert len(awx.kinds["projects"]) == 2, "nothing was to be tried"
+        assert run_window(awx) == TO_THE_APPROVAL
 
         # as a site whose workflow was made before there was a probe
         nodes = awx.kinds["workflow_job_template_nodes"]
@@ -86,12 +64,11 @@ def test_a_probe_is_like_the_project_that_is_there(tmp_path: Path) -> None:
         second = perform(tmp_path, awx)
         assert second.rc == 0, second.stdout
         assert find_summary(second) == find_summary(predicted) == "project operations probe, probe"
-        assert awx.run_nodes(workflow)[-1] == ("approve", "pending")
+        assert run_window(awx) == TO_THE_APPROVAL
 
-        awx.private[REPOSITORY] = "another"
-        project["timeout"] = 900
+        awx.strict.add(REPOSITORY)
         awx.writes.clear()
-        third = perform(tmp_path, awx)
+        third = perform(tmp_path, awx, awx_synchronise=True)
         assert third.rc == 2, third.stdout
         assert f"project operations probe: its state is failed, with {REPOSITORY} and the branch ''." in flatten(third)
         assert WAITS in flatten(third)
@@ -99,56 +76,26 @@ def test_a_probe_is_like_the_project_that_is_there(tmp_path: Path) -> None:
         assert project["status"] == "successful"
 
 
-@pytest.mark.parametrize(
-    ("declared", "is_there", "said"),
-    [
-        (
-            {"awx_project_credential": "key of another place"},
-            True,
-            f"{LEFT}, and its probe has the address, the branch and the credential of the project again, so",
-        ),
-        (
-            {"awx_project_credential": "key of another place"},
-            False,
-            f"{LEFT}, but its probe could not be put back (the credential key of another place can be taken from it in"
-            " AWX only). Give operations probe the address, the branch and the credential of the project in AWX",
-        ),
-    ],
-)
-def test_a_refused_probe_has_what_the_project_has(
-    tmp_path: Path, declared: dict[str, Any], is_there: bool, said: str
-) -> None:
-    """Also its credential, as far as modules can: a mistake of one site is not to end the windows of all others."""
+def test_no_run_is_green_while_the_probe_is_bad(tmp_path: Path) -> None:
+    """It is read until that succeeds, although nothing else is to be done; each window would end at it."""
     with AwxStandIn(dict(REPOSITORIES)) as awx:
-        project = add_project(awx)
-        project["credential"] = awx.find("credentials", "git")["id"] if is_there else None
-        awx.private[REPOSITORY] = "git"
-        run = perform(tmp_path, awx, **declared)
-        assert run.rc == 2, run.stdout
-        assert said in flatten(run)
-        if is_there:
-            assert awx.find("projects", "operations probe")["credential"] == project["credential"]
-        assert project["status"] == "successful"
-
-
-def test_a_probe_that_cannot_be_put_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the reason, and without the address of the project, which may have a token."""
-    unseen = REPOSITORY.replace("//", "//ops:dW5zZWVu@")
-    with AwxStandIn({unseen: REPOSITORIES[REPOSITORY]}) as awx:
-        add_project(awx, scm_url=unseen)
-        ask = awx.ask
-
-        def refuse(method: str, address: str, body: Any = None) -> tuple[int, Any]:
-            if method == "PATCH" and "/projects/" in address:
-                return 403, {"detail": "You do not have permission to perform this action."}
-            return ask(method, address, body)
-
-        monkeypatch.setattr(awx, "ask", refuse)
-        run = perform(tmp_path, awx, "-vvv", awx_project_url="https://git.example.org/platform/elsewhere.git")
-        assert run.rc == 2, run.stdout
-        said = f"{LEFT}, but its probe could not be put back (You don't have permission to PATCH to /api/v2/projects/"
-        assert said in flatten(run).replace("''", "'")
-        assert "dW5zZWVu" not in run.stdout + run.stderr
+        add_project(awx)
+        probe = add_beside(awx, "operations probe")
+        probe["status"] = "failed"
+        awx.folders.clear()
+        refused = perform(tmp_path, awx)
+        assert refused.rc == 2, refused.stdout
+        assert WAITS in flatten(refused)
+        awx.folders.update(REPOSITORIES)
+        awx.writes.clear()
+        predicted = perform(tmp_path, awx, "--check")
+        assert (predicted.rc, awx.writes) == (0, []), predicted.stdout
+        again = perform(tmp_path, awx)
+        assert again.rc == 0, again.stdout
+        for run in (predicted, again):
+            assert "project operations probe, inventory shop" in find_summary(run)
+        assert list_updates(awx)[0] == "operations probe"
+        assert run_window(awx) == TO_THE_APPROVAL
 
 
 def test_a_locked_project_is_named(tmp_path: Path) -> None:
@@ -159,15 +106,59 @@ def test_a_locked_project_is_named(tmp_path: Path) -> None:
         awx.folders.clear()
         refused = perform(tmp_path, awx)
         assert refused.rc == 2, refused.stdout
-        said = (
-            "The project operations is locked, as its last update has failed: AWX starts nothing of it, restore service"
-        )
-        assert said in flatten(refused)
+        assert IS_LOCKED in flatten(refused)
         assert LEFT not in flatten(refused)
         assert "press Sync of it and cancel that update at once" in flatten(refused)
         predicted = perform(tmp_path, awx, "--check")
         assert predicted.rc == 0, predicted.stdout
         assert "project operations is locked, as its last update has failed" in flatten(predicted)
+
+
+@pytest.mark.parametrize(
+    ("is_silent", "said"),
+    [
+        (False, f"Its templates were left as they were. {IS_LOCKED}"),
+        (
+            True,
+            f"project operations: AWX is still reading {REPOSITORY}. Its templates were left as they were. See its last"
+            " job in AWX: where the git server keeps silent, cancel that job, which frees operations, and mend",
+        ),
+    ],
+)
+def test_what_the_project_does_after_its_probe_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_silent: bool, said: str
+) -> None:
+    """Git goes away just between the two: the project is locked, or holds up its jobs, and the way out is said."""
+    with AwxStandIn(dict(REPOSITORIES)) as awx:
+        project = add_project(awx)
+        ask = awx.ask
+
+        def end(method: str, address: str, body: Any = None) -> tuple[int, Any]:
+            if method == "POST" and address == f"{project['url']}update/":
+                awx.runs_jobs = not is_silent
+                awx.folders.clear()
+            return ask(method, address, body)
+
+        monkeypatch.setattr(awx, "ask", end)
+        run = perform(tmp_path, awx, "-e", "__awx_looks=3", awx_synchronise=True)
+        assert run.rc == 2, run.stdout
+        assert said in flatten(run)
+        assert ("is locked" in flatten(run)) is not is_silent
+
+
+def test_what_is_written_without_quotes_is_as_in_awx(tmp_path: Path) -> None:
+    """A branch that is a number, and keys without a value: neither is the project changed, nor is it read anew."""
+    with AwxStandIn(dict(REPOSITORIES)) as awx:
+        project = add_project(awx)
+        probe = add_beside(awx, "operations probe")
+        assert wait_for(awx, probe) == "successful"
+        empty = dict.fromkeys(("awx_project_path", "awx_project_credential", "awx_image", "awx_execution_environment"))
+        for declared, branch in ((20261128, "20261128"), (24.6, "24.6"), (None, "")):
+            project["scm_branch"] = probe["scm_branch"] = branch
+            run = perform(tmp_path, awx, "--check", awx_project_branch=declared, **empty)
+            assert run.rc == 0, run.stdout
+            assert "inventory shop" in find_summary(run)
+            assert "project" not in find_summary(run), declared
 
 
 def test_nodes_that_are_declared_no_more_are_named(tmp_path: Path) -> None:
@@ -178,8 +169,24 @@ def test_nodes_that_are_declared_no_more_are_named(tmp_path: Path) -> None:
         workflow = add(awx, "workflow_job_templates", name="shop approved window", organization=organization)
         for name in ("probe", "project", "inventory", "of others"):
             add(awx, "workflow_job_template_nodes", identifier=name, workflow_job_template=workflow)
-        manual = {"awx_project_url": "", "awx_project_path": MANUAL, "awx_inventory_path": ""}
+        manual = {"awx_project_url": None, "awx_project_path": MANUAL, "awx_inventory_path": None}
         run = perform(tmp_path, awx, "--check", **manual)
         assert run.rc == 0, run.stdout
         said = "workflow shop approved window: its nodes probe, project, inventory are declared no more, and a window"
         assert said in flatten(run)
+
+
+def test_a_window_that_was_begun_keeps_its_revision(tmp_path: Path) -> None:
+    """Where the project would be read anew, what its check mode has shown would be another than what is approved."""
+    with AwxStandIn(dict(REPOSITORIES)) as awx:
+        organization = add_project(awx)["organization"]
+        workflow = add(awx, "workflow_job_templates", name="shop approved window", organization=organization)
+        for number, status in ((70, "successful"), (71, "running")):
+            awx.keep("workflow_jobs", {"id": number, "workflow_job_template": workflow, "status": status})
+        awx.writes.clear()
+        refused = perform(tmp_path, awx, awx_synchronise=True)
+        assert (refused.rc, awx.writes) == (2, []), refused.stdout
+        said = "workflow shop approved window: its jobs 71 have begun or wait for their approval, and project operat"
+        assert said in flatten(refused)
+        other = perform(tmp_path, awx, "--check")
+        assert other.rc == 0, other.stdout

@@ -9,47 +9,21 @@ from typing import Any
 
 import pytest
 
-from support.awx_stand_in import REPOSITORY, AwxStandIn, make_collection_folders
-from support.awx_updates import GOING_ON, LOCKED
-from support.checkout import playbook_names
-from support.playbooks import PlaybookRun, run_playbook
+from support.awx_stand_in import REPOSITORY, AwxStandIn
+from support.awx_updates import LOCKED
 
-from .declared import BOUND, MINIMAL, write_site
+from .existing import REPOSITORIES, TO_THE_APPROVAL, find_summary, flatten, list_updates, perform, run_window, wait_for
 
-SITE = {**MINIMAL, "awx_credential_types": []}
-REPOSITORIES = make_collection_folders(playbook_names())
 ELSEWHERE = "https://git.example.org/platform/elsewhere.git"
-BACK = (
-    "The project operations was left as it was, and its probe has the address, the branch and the credential of the"
-    " project again, so that approved windows go on as before."
-)
-TO_THE_APPROVAL = [
-    *((name, "successful") for name in ("probe", "project", "inventory", "window check")),
-    ("approve", "pending"),
-]
 WITH_TOKEN = REPOSITORY.replace("//", "//ops:glpat-c2VjcmV0LW9m@LXRoZQ@")
 """The address with a token; an ``@`` does not end that."""
 
 
-def perform(folder: Path, awx: AwxStandIn, *arguments: str, **changed: Any) -> PlaybookRun:
-    """Perform the role."""
-    site = write_site(folder, awx, **{**SITE, **changed})
-    return run_playbook("lowtide.ops.awx", *site, *arguments, timeout=BOUND)
-
-
-def flatten(run: PlaybookRun) -> str:
-    """Return the output in one line."""
-    return " ".join(run.stdout.split())
-
-
 def synchronise(awx: AwxStandIn, name: str) -> str:
     """Press the button Sync of a project, and return how it ended."""
-    address = awx.find("projects", name)["url"]
-    assert awx.ask("POST", f"{address}update/")[0] == 202
-    while True:
-        state = awx.ask("GET", address)[1]["status"]
-        if state not in GOING_ON:
-            return str(state)
+    project = awx.find("projects", name)
+    assert awx.ask("POST", f"{project['url']}update/")[0] == 202
+    return wait_for(awx, project)
 
 
 def launch(awx: AwxStandIn, name: str) -> tuple[int, Any]:
@@ -66,19 +40,17 @@ def test_the_way_back_can_be_launched_while_git_is_away(tmp_path: Path) -> None:
     with AwxStandIn(dict(REPOSITORIES)) as awx:
         first = perform(tmp_path, awx)
         assert first.rc == 0, first.stdout
-        workflow = awx.find("workflow_job_templates", "shop approved window")
         awx.folders.clear()
-        assert awx.run_nodes(workflow) == [("probe", "failed")]
+        assert run_window(awx) == [("probe", "failed")]
         awx.folders.update(REPOSITORIES)
         refused = perform(tmp_path, awx, awx_project_url=ELSEWHERE)
         assert refused.rc == 2, refused.stdout
-        assert f"project operations probe: its state is failed, with {ELSEWHERE} and the branch ''." in flatten(refused)
-        assert BACK in flatten(refused)
+        assert f"project operations next: its state is failed, with {ELSEWHERE} and the branch ''." in flatten(refused)
         project = awx.find("projects", "operations")
         assert (project["status"], project["scm_url"]) == ("successful", REPOSITORY)
         assert awx.find("projects", "operations probe")["scm_url"] == REPOSITORY
         assert launch(awx, "shop restore service")[0] == 201
-        assert awx.run_nodes(workflow) == TO_THE_APPROVAL, "a typo of one site ends no window of the others"
+        assert run_window(awx) == TO_THE_APPROVAL, "a typo of one site ends no window of the others"
 
         awx.folders.clear()
         assert synchronise(awx, "operations") == "failed"
@@ -89,40 +61,45 @@ def test_the_way_back_can_be_launched_while_git_is_away(tmp_path: Path) -> None:
         again = perform(tmp_path, awx)
         assert again.rc == 0, again.stdout
         assert launch(awx, "shop restore service")[0] == 201
-        assert awx.run_nodes(workflow) == TO_THE_APPROVAL
-        probe = awx.find("projects", "operations probe")
-        assert not [item for item in awx.kinds["job_templates"].values() if item["project"] == probe["id"]]
+        assert run_window(awx) == TO_THE_APPROVAL
+        project_id = awx.find("projects", "operations")["id"]
+        assert {item["project"] for item in awx.kinds["job_templates"].values()} == {project_id}
 
 
 def test_a_repository_that_can_be_read_now_is_read(tmp_path: Path) -> None:
     """By a second run alone, whatever was wrong: AWX starts no update for another credential or a deploy key.
 
-    In check mode nothing is sent, and what would be read is not judged. A longer timeout of the project is the probe's
-    as well. A token in the address is not printed.
+    Nothing but what was tried has been made before. In check mode nothing is sent, and what would be read is not
+    judged. A longer timeout of the project is the probe's as well, and the inventory is read when the project was. A
+    token in the address is not printed.
     """
     with AwxStandIn({}) as awx:
         first = perform(tmp_path, awx, awx_project_url=WITH_TOKEN)
         assert first.rc == 2, first.stdout
         said = (
-            f"project operations: its state is failed, with {REPOSITORY} and the branch ''. No template has been made"
+            f"project operations next: its state is failed, with {REPOSITORY} and the branch ''. The project operations"
+            " has not been made."
         )
         assert said in flatten(first)
         assert "LXRoZQ" not in first.stdout
-        assert awx.kinds["job_templates"] == {}
+        assert [one["name"] for one in awx.kinds["projects"].values()] == ["operations next"]
 
-        assert synchronise(awx, "operations probe") == "failed"
         awx.folders[WITH_TOKEN] = REPOSITORIES[REPOSITORY]
-        awx.find("projects", "operations")["timeout"] = 1800
+        awx.writes.clear()
+        second = perform(tmp_path, awx, awx_project_url=WITH_TOKEN)
+        assert second.rc == 0, second.stdout
+        assert list_updates(awx)[0] == "operations next"
+
+        awx.find("projects", "operations").update({"status": "failed", "timeout": 1800})
         awx.writes.clear()
         predicted = perform(tmp_path, awx, "--check", awx_project_url=WITH_TOKEN)
         assert (predicted.rc, awx.writes) == (0, []), predicted.stdout
-        assert "msg: project operations probe, project operations, inventory shop" in flatten(predicted)
         assert "project operations is locked, as its last update has failed" in flatten(predicted)
-        second = perform(tmp_path, awx, awx_project_url=WITH_TOKEN)
-        assert second.rc == 0, second.stdout
-        updates = [path for _method, path, _body in awx.writes if path.endswith("/update/") and "/projects/" in path]
-        names = ("operations probe", "operations")
-        assert updates == [f"{awx.find('projects', name)['url']}update/" for name in names]
+        third = perform(tmp_path, awx, awx_project_url=WITH_TOKEN)
+        assert third.rc == 0, third.stdout
+        changed = "project operations probe, project operations, inventory shop"
+        assert find_summary(third) == find_summary(predicted) == changed
+        assert list_updates(awx) == ["operations probe", "operations", "inventories/shop/hosts.yml"]
         assert awx.find("projects", "operations probe")["timeout"] == 1800
 
 
@@ -132,16 +109,16 @@ def test_a_project_that_is_read_for_too_long_is_named(tmp_path: Path) -> None:
         awx.runs_jobs = False
         run = perform(tmp_path, awx, "-e", "__awx_looks=1", awx_project_url=WITH_TOKEN)
         assert run.rc == 2
-        said = f"project operations: AWX is still reading {REPOSITORY}. No template has been made. See its last"
+        said = f"project operations next: AWX is still reading {REPOSITORY}. The project operations has not been made."
         assert said in flatten(run)
         assert "LXRoZQ" not in run.stdout
-        assert awx.kinds["job_templates"] == {}
+        assert len(awx.kinds["projects"]) == 1
 
 
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("projects", "project operations: AWX cannot be asked whether it has been read"),
+        ("projects", "project operations next: AWX cannot be asked to read it, or whether it has been read"),
         pytest.param(
             "inventory_sources",
             "inventory shop: AWX cannot be asked whether it has read inventories/shop/hosts.yml",
