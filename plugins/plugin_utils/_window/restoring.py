@@ -14,7 +14,7 @@ from ansible_collections.lowtide.ops.plugins.module_utils._common.errors import 
 from ansible_collections.lowtide.ops.plugins.module_utils._common.timestamps import format_utc
 
 from .declaration import Declaration, Inventory, Step
-from .events import DAMAGED, StepFailed, WindowOpened
+from .events import DAMAGED, JOURNAL, StepFailed, WindowOpened
 from .occurrences import Occurrences
 from .request import Request
 from .rules import RESTORE
@@ -118,6 +118,8 @@ class RestoreBuilder:
         return True
 
     def _fail(self, step: str, host: str, problem: str) -> None:
+        if step == JOURNAL:  # one that somebody called so
+            step = f"step {step}"
         self.failures.append(StepFailed(step=step, host=host, error=problem))
 
 

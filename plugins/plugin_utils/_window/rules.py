@@ -334,10 +334,10 @@ class WindowRules:
 
     def find_unreached(self) -> list[StepFailed]:
         """Return failures for what was due and whose play or host was never reached. After a failure only reverting
-        steps."""
+        steps, which are all steps of a restore."""
         missing: dict[Key, str] = {}
         reached = set(self.state.reached)
-        if not self.state.failed:
+        if self.restores or not self.state.failed:
             for play in self.declaration.plays:
                 for host in play.hosts:
                     key = (play.step, host)
@@ -383,7 +383,7 @@ class WindowRules:
         is_untold = JOURNAL not in self.declaration and all(failure.step == JOURNAL for failure in self.state.failures)
         if self.state.pending or (self.restores and not is_untold):
             return "failed_not_reverted"
-        return "failed_reverted" if self._may_have_changed() else "refused"
+        return "failed_reverted" if self.restores or self._may_have_changed() else "refused"
 
     def _has_changed(self) -> bool:
         successes = [event for event in self.state.ended.values() if not isinstance(event, StepFailed)]

@@ -83,6 +83,30 @@ def test_a_restore_whose_journal_cannot_be_written_and_that_fails_has_not_revert
     assert simulation.world["web2"]["replicas"] == 0
 
 
+def test_a_restore_that_could_only_not_be_told_says_what_was_not_reached(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No journal knows of what is in force: only the plays tell whether all was looked at."""
+    simulation.store.create()
+    leave_no_journal(monkeypatch, simulation)
+    open_restore(simulation, steps=make_entries())
+    assert simulation.close()["state"] == "failed_not_reverted"
+    simulation.end_controller()
+    assert simulation.restore() == "failed_reverted"
+    assert simulation.performed == [("resume", "web1"), ("resume", "web2")]
+
+
+def test_a_step_that_is_called_journal_and_cannot_be_loaded_is_not_reverted(simulation: Simulation) -> None:
+    def preload(step: Step) -> None:
+        raise Refusal(obj=f"step {step.name}", problem="it has no role", next_step="Mend it")
+
+    simulation.preload = preload
+    entries = make_entries(verify={"only_after": ["save"]})
+    steps = [{**step, "name": "journal"} if step["name"] == "resume" else step for step in entries]
+    assert simulation.restore(steps=steps) == "failed_not_reverted"
+    assert "step journal on web1" in simulation.closed["msg"]
+
+
 @pytest.mark.parametrize("answer", [LeaseForgotten, LeaseOutdated])
 def test_a_restore_whose_lease_the_store_has_lost_begins_nothing(
     simulation: Simulation, monkeypatch: pytest.MonkeyPatch, answer: type[StoreUnreachable]

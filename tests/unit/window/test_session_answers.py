@@ -367,8 +367,8 @@ def test_events_that_were_lost_before_others_were_written_are_not_taken_for_none
     not. The window begins nothing more, and reverts by what it knows."""
     store, window = stopped.store, stopped.engine.window
     events = store.load(window.journal)
-    lost = next(number for number, event in enumerate(events) if isinstance(event, StepStarted))
-    assert events[lost].key == ("quiesce", "web1")
+    lost, started = next((number, event) for number, event in enumerate(events) if isinstance(event, StepStarted))
+    assert started.key == ("quiesce", "web1")
     next(store.directory.rglob(f"{window.journal}.jsonl")).unlink()
     store.copy(window.journal, events[:lost] + events[lost + 1 :])
     window.sign.write(ago(200))
