@@ -146,6 +146,7 @@ def test_what_the_project_does_after_its_probe_is_told(
         assert ("is locked" in flatten(run)) is not is_silent
 
 
+@pytest.mark.sweep
 def test_what_is_written_without_quotes_is_as_in_awx(tmp_path: Path) -> None:
     """A branch that is a number, and keys without a value: neither is the project changed, nor is it read anew."""
     with AwxStandIn(dict(REPOSITORIES)) as awx:

@@ -66,6 +66,7 @@ def test_the_way_back_can_be_launched_while_git_is_away(tmp_path: Path) -> None:
         assert {item["project"] for item in awx.kinds["job_templates"].values()} == {project_id}
 
 
+@pytest.mark.sweep
 def test_a_repository_that_can_be_read_now_is_read(tmp_path: Path) -> None:
     """By a second run alone, whatever was wrong: AWX starts no update for another credential or a deploy key.
 

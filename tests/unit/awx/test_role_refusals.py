@@ -87,6 +87,7 @@ def test_a_refused_secret_is_not_printed(tmp_path: Path, verbosity: str, changed
         assert awx.kinds["job_templates"] == {}
 
 
+@pytest.mark.sweep
 def test_an_awx_that_runs_no_jobs_gets_its_objects(tmp_path: Path) -> None:
     """All of them, beside another organization with an inventory of that name, with an execution environment of none.
 

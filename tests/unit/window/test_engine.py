@@ -139,7 +139,9 @@ def test_killed_at_many_points_the_service_can_be_restored_instead(fast_director
     assert 60 < point < POINTS
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15 if is_sweep() else 5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(points=st.lists(st.integers(1, 90), min_size=2, max_size=3), restore_too=st.booleans())
 def test_killed_again_and_again_it_still_ends_in_the_same_state(
     fast_directory: Callable[[], Path], points: list[int], restore_too: bool
